@@ -1,0 +1,1 @@
+//! Exchanges, bindings, queues and delivery. No sockets, no files, time passed in.

@@ -1,0 +1,1 @@
+//! CipherMQ client with end-to-end encryption.

@@ -1,0 +1,1 @@
+//! An append-only log of opaque entries: submit, commit in order, complete.

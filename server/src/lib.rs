@@ -1,0 +1,1 @@
+//! The CipherMQ process: sockets, sessions, command line.

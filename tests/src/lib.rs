@@ -1,0 +1,1 @@
+//! Tests across the process boundary: the built binary, real sockets.
