@@ -1,1 +1,18 @@
-//! An append-only log of opaque entries: submit, commit in order, complete.
+//! An append-only log of opaque entries, shared by every connection of a broker.
+//!
+//! The promise, in five lines:
+//! 1. [`Journal::submit`] hands entries over and returns a [`Receipt`] at once; it never waits.
+//! 2. Entries get consecutive [`Position`]s in the order of submission, across all submitters.
+//! 3. Each entry is made durable, then given to [`Commit::commit`], in order of position, by one thread at a time.
+//! 4. A receipt completes after the commit of its last entry; the submitter's [`Doorbell`] rings.
+//! 5. After the first failure nothing is committed any more: entries go to [`Commit::refuse`], receipts fail.
+//!
+//! What is not here: queues, messages, names. The log knows its entries only as `E`.
+//!
+//! This version keeps the log in memory ([`Journal::memory`]): "durable" means "until the process ends".
+
+mod doorbell;
+mod journal;
+
+pub use doorbell::Doorbell;
+pub use journal::{Commit, Health, Journal, Position, Receipt, Unavailable};

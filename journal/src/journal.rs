@@ -1,0 +1,285 @@
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use crate::Doorbell;
+
+/// Where an entry stands in the log. The first entry has position 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+/// What the log's owner does with an entry.
+pub trait Commit<E>: Send {
+    /// The entry is durable. Called in order of position; never called for two entries at once.
+    ///
+    /// Must not call [`Journal::submit`] on the same journal.
+    fn commit(&mut self, position: Position, entry: E);
+
+    /// The entry will never be durable: whatever was set aside for it can be undone.
+    fn refuse(&mut self, entry: E);
+}
+
+/// Says when the entries of one [`Journal::submit`] have been committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "nothing may be answered before the receipt is complete"]
+pub struct Receipt {
+    last: Position,
+}
+
+/// Whether the journal still accepts entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Entries are accepted.
+    Healthy,
+    /// A write or sync failed. Nothing is accepted until the process is restarted and the log read again,
+    /// because after a failed sync nobody knows which pages reached the disk.
+    Poisoned,
+}
+
+/// The journal is poisoned; the entries were given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal failed earlier and accepts nothing until the broker is restarted")]
+pub struct Unavailable;
+
+/// A log of `E`. Cheap to clone; all clones are the same log.
+pub struct Journal<E> {
+    shared: Arc<Shared<E>>,
+}
+
+struct Shared<E> {
+    inbox: Mutex<Inbox<E>>,
+    writer: Mutex<Writer<E>>,
+    /// Everything up to here is committed. Written by the writer only.
+    committed: AtomicU64,
+    /// The first position that failed; `u64::MAX` while healthy.
+    failed_from: AtomicU64,
+}
+
+/// What waits to be written, in log order.
+struct Inbox<E> {
+    last: Position,
+    entries: Vec<E>,
+    bells: Vec<Arc<Doorbell>>,
+}
+
+struct Writer<E> {
+    next: Position,
+    owner: Box<dyn Commit<E>>,
+    /// Simulates a disk that fails at this position (tests).
+    fail_at: Option<Position>,
+    /// Emptied vectors of the last batch, swapped with the inbox so that neither allocates again.
+    entries: Vec<E>,
+    bells: Vec<Arc<Doorbell>>,
+}
+
+impl<E> Journal<E> {
+    /// A journal without a disk.
+    ///
+    /// There is no writer thread: the first submitter to find the writer free writes for all who wait,
+    /// so a submission has often been committed by the time `submit` returns.
+    pub fn memory(owner: impl Commit<E> + 'static) -> Journal<E> {
+        Journal::start(owner, None)
+    }
+
+    /// A journal without a disk that fails at `position` as a disk would, and stays poisoned.
+    pub fn memory_failing_at(owner: impl Commit<E> + 'static, position: Position) -> Journal<E> {
+        Journal::start(owner, Some(position))
+    }
+
+    fn start(owner: impl Commit<E> + 'static, fail_at: Option<Position>) -> Journal<E> {
+        Journal {
+            shared: Arc::new(Shared {
+                inbox: Mutex::new(Inbox { last: Position(0), entries: Vec::new(), bells: Vec::new() }),
+                writer: Mutex::new(Writer {
+                    next: Position(1),
+                    owner: Box::new(owner),
+                    fail_at,
+                    entries: Vec::new(),
+                    bells: Vec::new(),
+                }),
+                committed: AtomicU64::new(0),
+                failed_from: AtomicU64::new(u64::MAX),
+            }),
+        }
+    }
+
+    /// Appends `entries`, emptying the vector, as one unit: no other submission comes between them.
+    /// `bell` rings when the receipt is complete.
+    ///
+    /// # Errors
+    /// [`Unavailable`] after a failure; `entries` is left as it was.
+    pub fn submit(&self, entries: &mut Vec<E>, bell: &Arc<Doorbell>) -> Result<Receipt, Unavailable> {
+        let receipt = {
+            let mut inbox = lock(&self.shared.inbox);
+            if self.health() == Health::Poisoned {
+                return Err(Unavailable);
+            }
+            inbox.last.0 += entries.len() as u64;
+            inbox.entries.append(entries);
+            // Batches of one connection follow each other often; one ring serves them all.
+            if !inbox.bells.last().is_some_and(|last| Arc::ptr_eq(last, bell)) {
+                inbox.bells.push(Arc::clone(bell));
+            }
+            Receipt { last: inbox.last }
+        };
+        self.shared.lead();
+        Ok(receipt)
+    }
+
+    /// Whether the entries behind `receipt` are committed: `None` not yet, `Some(Ok)` yes, `Some(Err)` never.
+    pub fn outcome(&self, receipt: Receipt) -> Option<Result<(), Unavailable>> {
+        if receipt.last.0 <= self.shared.committed.load(Ordering::Acquire) {
+            return Some(Ok(()));
+        }
+        (receipt.last.0 >= self.shared.failed_from.load(Ordering::Acquire)).then_some(Err(Unavailable))
+    }
+
+    /// Whether entries are accepted.
+    pub fn health(&self) -> Health {
+        match self.shared.failed_from.load(Ordering::Acquire) {
+            u64::MAX => Health::Healthy,
+            _ => Health::Poisoned,
+        }
+    }
+}
+
+impl<E> Shared<E> {
+    /// Writes what waits, unless somebody else is writing: then they will write this too.
+    fn lead(&self) {
+        loop {
+            let mut writer = match self.writer.try_lock() {
+                Ok(writer) => writer,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            let written = self.step(&mut writer);
+            drop(writer);
+            // Whoever submitted after the step and before the unlock found the writer busy and left:
+            // only this look behind the unlock finds their entries.
+            if !written && lock(&self.inbox).entries.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Collect, write, commit, complete: one batch. False when nothing waited.
+    fn step(&self, writer: &mut Writer<E>) -> bool {
+        {
+            let mut inbox = lock(&self.inbox);
+            if inbox.entries.is_empty() {
+                return false;
+            }
+            std::mem::swap(&mut inbox.entries, &mut writer.entries);
+            std::mem::swap(&mut inbox.bells, &mut writer.bells);
+        }
+        let Writer { next, owner, fail_at, entries, bells } = writer;
+        for entry in entries.drain(..) {
+            let position = *next;
+            next.0 += 1;
+            if *fail_at == Some(position) {
+                self.failed_from.store(position.0, Ordering::Release);
+            }
+            if position.0 >= self.failed_from.load(Ordering::Relaxed) {
+                owner.refuse(entry);
+            } else {
+                owner.commit(position, entry);
+                // Stored entry by entry: a receipt in the middle of a long batch may complete early.
+                self.committed.store(position.0, Ordering::Release);
+            }
+        }
+        for bell in bells.drain(..) {
+            bell.ring();
+        }
+        true
+    }
+}
+
+impl<E> Clone for Journal<E> {
+    fn clone(&self) -> Journal<E> {
+        Journal { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<E> fmt::Debug for Journal<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("committed", &self.shared.committed).field("health", &self.health()).finish()
+    }
+}
+
+/// A panic while the lock was held left plain vectors behind, never a half-written value: go on with them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[derive(Default)]
+    struct Seen {
+        committed: Vec<(u64, u32)>,
+        refused: Vec<u32>,
+    }
+
+    struct Owner(Arc<Mutex<Seen>>);
+
+    impl Commit<u32> for Owner {
+        fn commit(&mut self, position: Position, entry: u32) {
+            lock(&self.0).committed.push((position.0, entry));
+        }
+
+        fn refuse(&mut self, entry: u32) {
+            lock(&self.0).refused.push(entry);
+        }
+    }
+
+    #[test]
+    fn a_receipt_completes_after_its_last_entry_is_committed() {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let journal = Journal::memory(Owner(seen.clone()));
+        let receipt = journal.submit(&mut vec![7, 8, 9], &Arc::new(Doorbell::new())).unwrap();
+        assert_eq!(journal.outcome(receipt), Some(Ok(())));
+        assert_eq!(lock(&seen).committed, [(1, 7), (2, 8), (3, 9)]);
+    }
+
+    #[test]
+    fn concurrent_submissions_stay_whole_and_none_is_forgotten() {
+        const THREADS: u32 = 4;
+        const ROUNDS: u32 = 20_000;
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let journal = Journal::memory(Owner(seen.clone()));
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let journal = journal.clone();
+                scope.spawn(move || {
+                    let bell = Arc::new(Doorbell::new());
+                    for round in 0..ROUNDS {
+                        let first = (thread * ROUNDS + round) * 2;
+                        let _ = journal.submit(&mut vec![first, first + 1], &bell).unwrap();
+                    }
+                });
+            }
+        });
+        let seen = lock(&seen);
+        assert_eq!(seen.committed.len() as u32, THREADS * ROUNDS * 2);
+        for (index, pair) in seen.committed.chunks(2).enumerate() {
+            assert_eq!(pair[0].0, index as u64 * 2 + 1, "positions are consecutive");
+            assert_eq!(pair[1].1, pair[0].1 + 1, "a submission stays together");
+        }
+    }
+
+    #[test]
+    fn after_a_failure_everything_is_refused() {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let journal = Journal::memory_failing_at(Owner(seen.clone()), Position(2));
+        let bell = Arc::new(Doorbell::new());
+        let first = journal.submit(&mut vec![1], &bell).unwrap();
+        let second = journal.submit(&mut vec![2, 3], &bell).unwrap();
+        assert_eq!(journal.outcome(first), Some(Ok(())));
+        assert_eq!(journal.outcome(second), Some(Err(Unavailable)));
+        assert_eq!(journal.submit(&mut vec![4], &bell), Err(Unavailable));
+        assert_eq!(journal.health(), Health::Poisoned);
+        assert_eq!(lock(&seen).refused, [2, 3]);
+    }
+}
