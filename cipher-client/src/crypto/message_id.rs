@@ -1,0 +1,70 @@
+//! What a message id may be: it travels as one word of a protocol line and
+//! inside JSON without escapes.
+
+use crate::error::{ErrorKind, Result};
+
+/// Longest message id.
+pub(super) const MESSAGE_ID_BYTES_MAX: usize = 255;
+
+/// Length of an id made here.
+const UUID_LEN: usize = 36;
+
+/// Checks an id given by a caller.
+pub(super) fn check(id: &str) -> Result<()> {
+    match fault(id) {
+        None => Ok(()),
+        Some(reason) => Err(ErrorKind::MessageId { reason }.into()),
+    }
+}
+
+/// The first rule that `id` breaks.
+pub(super) fn fault(id: &str) -> Option<&'static str> {
+    if id.is_empty() {
+        return Some("empty");
+    }
+    if id.len() > MESSAGE_ID_BYTES_MAX {
+        return Some("longer than 255 bytes");
+    }
+    if id.chars().any(is_forbidden) {
+        return Some("holds a space, a control character, a quote or a backslash");
+    }
+    None
+}
+
+/// A version 4 UUID from 16 random bytes.
+pub(super) fn from_random(random: [u8; 16]) -> String {
+    let mut text = [0; UUID_LEN];
+    let id = uuid::Builder::from_random_bytes(random).into_uuid();
+    id.hyphenated().encode_lower(&mut text).to_owned()
+}
+
+fn is_forbidden(c: char) -> bool {
+    match c {
+        '"' | '\\' => true,
+        '\u{21}'..='\u{7e}' => false,
+        _ => c.is_control() || c.is_whitespace(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_could_break_a_line_or_the_json_are_refused() {
+        let longest = "x".repeat(255);
+        for good in ["a", "order-17:é", "6f1c", &longest, "*#/."] {
+            assert_eq!(fault(good), None, "{good:?}");
+        }
+        let long = "x".repeat(256);
+        for bad in ["", " ", "a b", "a\n", "a\u{0}", "a\"", "a\\", "\u{2028}", "\u{85}", "\u{a0}", &long] {
+            assert!(fault(bad).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn made_ids_are_version_4_uuids() {
+        assert_eq!(from_random([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(from_random([0; 16]), "00000000-0000-4000-8000-000000000000");
+    }
+}

@@ -1,0 +1,23 @@
+//! Sealing and opening of messages (docs/encryption.md is the contract).
+//!
+//! A [`Sealer`] turns plaintext into an envelope for one recipient; an
+//! [`Opener`] turns envelopes back. [`seal`] and [`open`] are the one-call
+//! forms. There is no way to pass a nonce, a session key or a random source:
+//! they are made inside, from the system.
+
+mod base64;
+mod envelope;
+mod key_files;
+mod keys;
+mod message_id;
+mod open;
+mod process;
+mod seal;
+mod suite;
+mod unwrap_cache;
+
+pub use envelope::{ENVELOPE_BYTES_MAX, Envelope};
+pub use key_files::{KeyPairPaths, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE, write_key_pair};
+pub use keys::{PrivateKey, PublicKey, RSA_BITS_MAX, RSA_BITS_MIN};
+pub use open::{OpenPolicy, Opened, Opener, OpenerStats, open};
+pub use seal::{SESSION_BYTES_MAX, SESSION_MESSAGES_MAX, Sealed, Sealer, SessionPolicy, seal};

@@ -1,0 +1,179 @@
+//! One error type for the crate: what failed, and what caused it.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Result of the operations of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed operation: [`kind`](Error::kind) says what a program can decide
+/// on, [`source`](StdError::source) what lay underneath.
+///
+/// An [`ErrorKind::Decrypt`] never has a source: which step of an opening
+/// failed is of use to an attacker only.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The fault, as far as a caller can act on it.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ErrorKind {
+    /// The envelope breaks the format; nothing was decrypted.
+    #[error("malformed envelope: {part}: {fault}")]
+    Malformed {
+        /// The member at fault, or `envelope`.
+        part: &'static str,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The envelope is well-formed, of a kind this crate does not open.
+    #[error("unsupported envelope: {what}")]
+    Unsupported {
+        /// What marks the other kind.
+        what: &'static str,
+    },
+    /// Longer than the stated limit.
+    #[error("{what} of {bytes} bytes is over the limit of {max}")]
+    TooLarge {
+        /// The thing measured.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The message does not open with the keys at hand: another recipient's,
+    /// altered, or forged. All of these look the same on purpose.
+    #[error("the message cannot be opened")]
+    Decrypt,
+    /// Too many messages failed to open lately, so this one was not tried.
+    /// It says nothing about this message: put it back and try later.
+    #[error("too many failed openings, try again later")]
+    Throttled,
+    /// A key cannot be read, made or used.
+    #[error("key: {reason}")]
+    Key {
+        /// Why.
+        reason: &'static str,
+    },
+    /// An RSA key below the least size, without the opt-in for old keys.
+    #[error("an RSA key of {bits} bits is below the least size of {min}")]
+    KeyTooSmall {
+        /// Size of the key.
+        bits: usize,
+        /// Least size without opt-in.
+        min: usize,
+    },
+    /// A message id outside the rules of [`crate::crypto::seal`].
+    #[error("message id: {reason}")]
+    MessageId {
+        /// The rule broken.
+        reason: &'static str,
+    },
+    /// An option outside its range.
+    #[error("{option}: {reason}")]
+    Option {
+        /// Name of the option.
+        option: &'static str,
+        /// Its rule.
+        reason: &'static str,
+    },
+    /// The system gave no randomness.
+    #[error("the system's random source failed")]
+    Random,
+    /// A file could not be read or written.
+    #[error("{path}: {operation}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// The file.
+        path: String,
+    },
+    /// A file that is not what its name promises.
+    #[error("{path}: {reason}")]
+    File {
+        /// What is wrong with it.
+        reason: &'static str,
+        /// The file.
+        path: String,
+    },
+    /// No connection, or the connection was lost.
+    #[error("connection to the broker")]
+    Connection,
+    /// The deadline passed before anything was sent.
+    #[error("deadline passed")]
+    Timeout,
+    /// Sent, and the answer did not come: it may or may not have happened.
+    #[error("outcome unknown")]
+    OutcomeUnknown,
+    /// The broker said no.
+    #[error("refused by the broker: {code} {text}")]
+    Refused {
+        /// Stable word.
+        code: Cow<'static, str>,
+        /// For people.
+        text: String,
+    },
+    /// The client was closed by its owner.
+    #[error("closed")]
+    Closed,
+    /// The broker's answer breaks the protocol.
+    #[error("protocol: {what}")]
+    Protocol {
+        /// What was not understood.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// The fault, for decisions.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    pub(crate) fn with_source(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind, source: Some(source.into()) }
+    }
+
+    pub(crate) fn malformed(part: &'static str, fault: &'static str) -> Self {
+        Self::new(ErrorKind::Malformed { part, fault })
+    }
+
+    pub(crate) fn key(reason: &'static str) -> Self {
+        Self::new(ErrorKind::Key { reason })
+    }
+
+    pub(crate) fn io(operation: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+        let path = path.display().to_string();
+        Self::with_source(ErrorKind::Io { operation, path }, source)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.source {
+            Some(source) => Some(source.as_ref()),
+            None => None,
+        }
+    }
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
