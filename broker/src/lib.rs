@@ -1,1 +1,44 @@
-//! Exchanges, bindings, queues and delivery. No sockets, no files, time passed in.
+//! Exchanges, bindings, queues and delivery.
+//!
+//! What is here: the [`Broker`], one [`Link`] for each connection, and the rules of a message's life.
+//! What is not: sockets, protocols, files, clocks, async. Time comes in as [`Timestamp`]; a connection is
+//! woken through its [`Doorbell`](ciphermq_journal::Doorbell).
+//!
+//! Invariants:
+//! - Only `State::commit` (behind the journal) adds a message to a queue or removes one; live operation and
+//!   recovery call it alike.
+//! - A message is visible to consumers only after the journal has committed it.
+//! - DashMap guards never leave `registry.rs`; one queue lock at a time, and no other lock but the leaf lock of
+//!   an outbox is taken under it.
+//! - The broker never looks inside an envelope.
+
+mod broker;
+mod dedupe;
+mod error;
+mod event;
+mod exchange;
+mod history;
+pub mod limits;
+mod link;
+mod message;
+mod model;
+mod options;
+mod outbox;
+mod queue;
+mod registry;
+mod sessions;
+mod snapshot;
+mod state;
+mod stats;
+mod timers;
+
+pub use broker::Broker;
+pub use error::Error;
+pub use link::{Link, Publish, Returned, Settle};
+pub use message::{DeadLetter, Message, Reason};
+pub use model::{ConnectionId, Timestamp};
+pub use options::{BrokerOptions, QueueOptions, QueueSettings};
+pub use outbox::{Delivery, Notice};
+pub use sessions::SessionId;
+pub use snapshot::{BindingView, CopyView, ExchangeView, QueueView, Status};
+pub use stats::StatsView;

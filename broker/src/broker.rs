@@ -1,0 +1,118 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ciphermq_journal::{Doorbell, Health, Journal, Position};
+
+use crate::event::{Event, Record, Topology};
+use crate::link::Link;
+use crate::model::ConnectionId;
+use crate::sessions::Sessions;
+use crate::state::{Committer, State};
+use crate::{BrokerOptions, QueueOptions, QueueSettings, Timestamp, limits};
+
+/// The broker: state behind a journal. Cheap to clone; all clones are the same broker.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) state: Arc<State>,
+    pub(crate) journal: Journal<Record>,
+    pub(crate) sessions: Sessions,
+    last_connection: AtomicU64,
+    /// Nobody waits for the broker's own records; the journal wants a bell all the same.
+    own_bell: Arc<Doorbell>,
+}
+
+impl Broker {
+    /// A broker whose journal lives in memory: what it holds ends with the process.
+    pub fn in_memory(options: BrokerOptions, now: Timestamp) -> Broker {
+        Broker::start(options, now, Journal::memory)
+    }
+
+    /// A broker whose journal fails at the record `position` and stays failed, for tests of front-ends.
+    pub fn failing_at(options: BrokerOptions, now: Timestamp, position: u64) -> Broker {
+        Broker::start(options, now, |owner| Journal::memory_failing_at(owner, Position(position)))
+    }
+
+    fn start(options: BrokerOptions, now: Timestamp, journal: impl FnOnce(Committer) -> Journal<Record>) -> Broker {
+        let state = Arc::new(State::new(options));
+        let journal = journal(Committer(Arc::clone(&state)));
+        let broker = Broker {
+            shared: Arc::new(Shared {
+                state,
+                journal,
+                sessions: Sessions::default(),
+                last_connection: AtomicU64::new(0),
+                own_bell: Arc::new(Doorbell::new()),
+            }),
+        };
+        broker.declare_default_topology(now);
+        broker
+    }
+
+    fn declare_default_topology(&self, now: Timestamp) {
+        let (exchange, queue) = (Arc::from(limits::DEFAULT_EXCHANGE), Arc::from(limits::DEFAULT_QUEUE));
+        let options = &self.shared.state.options;
+        let settings = QueueSettings::decide(limits::DEFAULT_QUEUE, &QueueOptions::default(), options);
+        let changes = [
+            Topology::DeclareExchange { name: Arc::clone(&exchange) },
+            Topology::DeclareQueue { name: Arc::clone(&queue), settings },
+            Topology::Bind { exchange, queue, key: Arc::from(limits::DEFAULT_KEY) },
+        ];
+        self.shared.record(now, changes.map(Event::Topology));
+    }
+
+    /// A new connection. `bell` rings when the connection has something to look at.
+    pub fn connect(&self, bell: Arc<Doorbell>) -> Link {
+        let id = ConnectionId(self.shared.last_connection.fetch_add(1, Ordering::Relaxed) + 1);
+        Link::new(Arc::clone(&self.shared), id, bell)
+    }
+
+    /// When [`Broker::handle_timeout`] has something to do. Ask again after [`Broker::timer_bell`] rang.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.shared.state.timers.next()
+    }
+
+    /// Rings when [`Broker::poll_timeout`] has become earlier.
+    pub fn timer_bell(&self) -> &Arc<Doorbell> {
+        self.shared.state.timers.bell()
+    }
+
+    /// Ends the leases that ran out and the delays that are over.
+    pub fn handle_timeout(&self, now: Timestamp) {
+        while let Some(id) = self.shared.state.timers.pop_due(now) {
+            let Some(queue) = self.shared.state.registry.queue_by_id(id) else { continue };
+            let worn_out = queue.handle_timeout(now);
+            self.shared.record(now, worn_out.into_iter().filter_map(|position| Event::worn_out(&queue, position)));
+        }
+    }
+
+    /// Whether the journal works.
+    pub fn health(&self) -> Health {
+        self.shared.journal.health()
+    }
+}
+
+impl Shared {
+    /// Journals the broker's own records. A poisoned journal refuses them; nothing is lost by that: the messages
+    /// they were to move become ready again.
+    pub(crate) fn record(&self, now: Timestamp, events: impl IntoIterator<Item = Event>) {
+        let mut records: Vec<Record> = events.into_iter().map(|event| Record { at: now, event }).collect();
+        if records.is_empty() {
+            return;
+        }
+        if self.journal.submit(&mut records, &self.own_bell).is_err() {
+            records.into_iter().for_each(|record| self.state.refuse(record));
+        }
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("journal", &self.shared.journal).finish_non_exhaustive()
+    }
+}

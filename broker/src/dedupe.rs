@@ -1,0 +1,281 @@
+use std::collections::VecDeque;
+
+use ciphermq_journal::Position;
+use hashbrown::HashTable;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::model::{ExchangeId, QueueId};
+use crate::{BrokerOptions, Timestamp};
+
+/// Keyed 128-bit hash of a message id. Publishers choose ids; without the key they cannot choose hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdHash([u64; 2]);
+
+impl IdHash {
+    pub(crate) fn new(key: u128, id: &str) -> IdHash {
+        use std::hash::Hasher;
+        let mut hasher = SipHasher13::new_with_key(&key.to_le_bytes());
+        hasher.write(id.as_bytes());
+        let hash = hasher.finish128();
+        IdHash([hash.h1, hash.h2])
+    }
+
+    pub(crate) fn short(self) -> u64 {
+        self.0[0]
+    }
+}
+
+/// A record found by the hash of a message id.
+pub(crate) trait Keyed {
+    fn hash(&self) -> IdHash;
+}
+
+/// Records in the order they came, found by hash, dropped from the front: a ring, and 4 bytes a record to find it.
+///
+/// Several records may have one hash (the same id on two exchanges).
+#[derive(Debug)]
+pub(crate) struct Window<R> {
+    ring: VecDeque<R>,
+    /// Serial numbers, modulo 2^32: the ring never holds that many.
+    table: HashTable<u32>,
+    first: u32,
+}
+
+impl<R: Keyed> Window<R> {
+    pub(crate) fn new() -> Window<R> {
+        Window { ring: VecDeque::new(), table: HashTable::new(), first: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    pub(crate) fn push(&mut self, record: R) {
+        let serial = self.first.wrapping_add(self.ring.len() as u32);
+        let hash = record.hash();
+        self.ring.push_back(record);
+        let (ring, first) = (&self.ring, self.first);
+        self.table
+            .insert_unique(hash.short(), serial, |serial| ring[serial.wrapping_sub(first) as usize].hash().short());
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<R> {
+        let record = self.ring.pop_front()?;
+        let first = self.first;
+        if let Ok(entry) = self.table.find_entry(record.hash().short(), |serial| *serial == first) {
+            entry.remove();
+        }
+        self.first = first.wrapping_add(1);
+        Some(record)
+    }
+
+    pub(crate) fn find(&self, hash: IdHash) -> impl Iterator<Item = &R> {
+        let at = |serial: &u32| &self.ring[serial.wrapping_sub(self.first) as usize];
+        self.table.iter_hash(hash.short()).map(at).filter(move |record| record.hash() == hash)
+    }
+
+    pub(crate) fn find_mut(&mut self, hash: IdHash, matches: impl Fn(&R) -> bool) -> Option<&mut R> {
+        let (ring, first) = (&self.ring, self.first);
+        let index = |serial: &u32| serial.wrapping_sub(first) as usize;
+        let found = |serial: &u32| ring[index(serial)].hash() == hash && matches(&ring[index(serial)]);
+        let index = index(self.table.find(hash.short(), found)?);
+        self.ring.get_mut(index)
+    }
+}
+
+/// The ids published within the window, and where their messages went.
+#[derive(Debug)]
+pub(crate) struct Dedupe {
+    window: Window<Known>,
+    /// When the ids up to a serial number came: one entry a second, not one an id.
+    seconds: VecDeque<(Timestamp, u64)>,
+    pushed: u64,
+    popped: u64,
+    window_ms: u64,
+    ids_max: usize,
+}
+
+/// One published id. 32 bytes: there are ten million of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    hash: IdHash,
+    pub(crate) origin: Position,
+    exchange: ExchangeId,
+    place: u32,
+}
+
+/// Where the copies of a message are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In this queue, if anywhere.
+    In(QueueId),
+    /// In several queues, or moved.
+    Anywhere,
+}
+
+const ANYWHERE: u32 = u32::MAX;
+const SECOND_MS: u64 = 1000;
+
+impl Dedupe {
+    pub(crate) fn new(options: &BrokerOptions) -> Dedupe {
+        Dedupe {
+            window: Window::new(),
+            seconds: VecDeque::new(),
+            pushed: 0,
+            popped: 0,
+            window_ms: options.dedupe_window_ms,
+            // Serial numbers are 32 bits; half their range is far above any sensible bound.
+            ids_max: options.dedupe_ids_max.clamp(1, u32::MAX as usize / 2),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.window.len()
+    }
+
+    /// Remembers an id; false when it is known already.
+    pub(crate) fn insert(
+        &mut self,
+        hash: IdHash,
+        exchange: ExchangeId,
+        origin: Position,
+        place: Place,
+        now: Timestamp,
+    ) -> bool {
+        self.expire(now);
+        if self.window.find(hash).any(|known| known.exchange == exchange) {
+            return false;
+        }
+        if self.window.len() >= self.ids_max {
+            self.pop();
+        }
+        self.window.push(Known { hash, origin, exchange, place: place.encode() });
+        self.pushed += 1;
+        match self.seconds.back_mut() {
+            Some((second, end)) if now.ms_since(*second) < SECOND_MS => *end = self.pushed,
+            _ => self.seconds.push_back((now, self.pushed)),
+        }
+        true
+    }
+
+    /// Everything known under this id, on any exchange.
+    pub(crate) fn find(&self, hash: IdHash) -> Vec<Known> {
+        self.window.find(hash).copied().collect()
+    }
+
+    /// A copy of this message was moved to another queue.
+    pub(crate) fn relocate(&mut self, hash: IdHash, origin: Position) {
+        if let Some(known) = self.window.find_mut(hash, |known| known.origin == origin) {
+            known.place = ANYWHERE;
+        }
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        while let Some(&(second, end)) = self.seconds.front() {
+            // Every id of the entry is younger than the second after it.
+            if now.ms_since(second) < self.window_ms.saturating_add(SECOND_MS) {
+                return;
+            }
+            while self.popped < end {
+                self.pop();
+            }
+            self.seconds.pop_front();
+        }
+    }
+
+    fn pop(&mut self) {
+        if self.window.pop().is_some() {
+            self.popped += 1;
+        }
+    }
+}
+
+impl Known {
+    pub(crate) fn place(&self) -> Place {
+        match self.place {
+            ANYWHERE => Place::Anywhere,
+            queue => Place::In(QueueId(queue)),
+        }
+    }
+}
+
+impl Place {
+    fn encode(self) -> u32 {
+        match self {
+            Place::In(queue) => queue.0,
+            Place::Anywhere => ANYWHERE,
+        }
+    }
+}
+
+impl Keyed for Known {
+    fn hash(&self) -> IdHash {
+        self.hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXCHANGE: ExchangeId = ExchangeId(1);
+
+    fn dedupe(window_ms: u64, ids_max: usize) -> Dedupe {
+        let options = BrokerOptions { dedupe_window_ms: window_ms, dedupe_ids_max: ids_max, ..Default::default() };
+        Dedupe::new(&options)
+    }
+
+    fn insert(dedupe: &mut Dedupe, id: &str, position: u64, now: u64) -> bool {
+        let hash = IdHash::new(7, id);
+        dedupe.insert(hash, EXCHANGE, Position(position), Place::In(QueueId(1)), Timestamp(now))
+    }
+
+    #[test]
+    fn an_id_is_known_for_the_whole_window_and_then_forgotten() {
+        let mut dedupe = dedupe(10_000, 100);
+        assert!(insert(&mut dedupe, "a", 1, 0));
+        assert!(!insert(&mut dedupe, "a", 2, 10_000));
+        assert!(insert(&mut dedupe, "a", 3, 11_000));
+        assert_eq!(dedupe.len(), 1);
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_id_goes() {
+        let mut dedupe = dedupe(1_000_000, 3);
+        for (position, id) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            assert!(insert(&mut dedupe, id, position as u64, 0));
+        }
+        assert_eq!(dedupe.len(), 3);
+        assert!(!insert(&mut dedupe, "b", 9, 0));
+        assert!(insert(&mut dedupe, "a", 10, 0));
+    }
+
+    #[test]
+    fn the_same_id_on_another_exchange_is_another_message() {
+        let mut dedupe = dedupe(1_000, 100);
+        let hash = IdHash::new(7, "a");
+        for exchange in [1, 2] {
+            assert!(dedupe.insert(hash, ExchangeId(exchange), Position(1), Place::Anywhere, Timestamp(0)));
+        }
+        assert_eq!(dedupe.find(hash).len(), 2);
+    }
+
+    #[test]
+    fn the_window_agrees_with_a_plain_list_over_many_rounds() {
+        let mut dedupe = dedupe(u64::MAX, 500);
+        let mut oracle: VecDeque<u64> = VecDeque::new();
+        let mut random = 1u64;
+        for round in 0..20_000 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let id = (random >> 33) % 2_000;
+            let fresh = !oracle.contains(&id);
+            assert_eq!(insert(&mut dedupe, &id.to_string(), round, round), fresh, "round {round}");
+            if fresh {
+                oracle.push_back(id);
+                if oracle.len() > 500 {
+                    oracle.pop_front();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Every bound of the broker, with its reason. Bounds of the wire are in `ciphermq-protocol`.
+
+/// Bytes of a name, key or message id.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Queues of one broker: bounds the registry and `list_queues`.
+pub const QUEUES_MAX: usize = 100_000;
+/// Exchanges of one broker.
+pub const EXCHANGES_MAX: usize = 100_000;
+/// Bindings of one broker, over all exchanges.
+pub const BINDINGS_MAX: usize = 1_000_000;
+/// Queues one publish may reach: bounds the work one request can cause.
+pub const QUEUES_PER_MESSAGE_MAX: usize = 1_000;
+/// Subscriptions of one connection.
+pub const SUBSCRIPTIONS_MAX: usize = 1_024;
+/// Acknowledged messages `status` remembers.
+pub const HISTORY_MAX: usize = 100_000;
+/// Queues listed by `stats`: keeps the answer one line of bounded length.
+pub const STATS_QUEUES_MAX: usize = 1_000;
+/// Leases a connection may hold through `fetch`, which spends no credit.
+pub const FETCHED_MAX: usize = 65_535;
+
+/// Default lease of a delivery.
+pub const LEASE_MS_DEFAULT: u64 = 30_000;
+/// Default number of deliveries before a message is dead-lettered.
+pub const MAX_ATTEMPTS_DEFAULT: u32 = 20;
+/// Default bound on the bytes of stored messages.
+pub const STORE_BYTES_DEFAULT: u64 = 4 << 30;
+/// Default time a message id is remembered.
+pub const DEDUPE_WINDOW_MS_DEFAULT: u64 = 24 * 60 * 60 * 1000;
+/// Default number of message ids remembered.
+pub const DEDUPE_IDS_DEFAULT: usize = 10_000_000;
+
+/// The topology that is always there.
+pub const DEFAULT_EXCHANGE: &str = "default_exchange";
+/// See [`DEFAULT_EXCHANGE`].
+pub const DEFAULT_QUEUE: &str = "default_queue";
+/// See [`DEFAULT_EXCHANGE`].
+pub const DEFAULT_KEY: &str = "default_key";
+/// What a queue's own dead-letter queue is called: its name and this.
+pub const DEAD_LETTER_SUFFIX: &str = ".dlq";

@@ -1,0 +1,602 @@
+mod leases;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ciphermq_journal::{Doorbell, Receipt, Unavailable};
+use hashbrown::HashMap;
+use tracing::debug;
+
+use crate::broker::Shared;
+use crate::event::{Event, Record, Topology};
+use crate::exchange::Route;
+use crate::outbox::{Delivery, Notice, Outbox};
+use crate::queue::{GiveBack, Gone, NoLease, Queue};
+use crate::snapshot::{BindingView, CopyView, ExchangeView, QueueView};
+use crate::{
+    ConnectionId, Error, Message, QueueOptions, QueueSettings, Reason, SessionId, StatsView, Timestamp, limits,
+};
+
+use leases::{Lease, Leases};
+
+/// One connection's way into the broker: what a front-end calls.
+///
+/// Publishes and settlements are collected and go to the journal together with [`Link::submit`]; they may be
+/// answered when the receipt is complete. Dropping the link ends the connection: leases return at once.
+#[derive(Debug)]
+pub struct Link {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    session: Option<SessionId>,
+    subscriptions: HashMap<Arc<str>, Arc<Queue>>,
+    leases: Leases,
+    /// Collected for the journal.
+    records: Vec<Record>,
+    /// Taken out of the outbox, not looked at yet.
+    notices: VecDeque<Notice>,
+    scratch: String,
+    /// The time of the last call: ending a connection happens "now" as well.
+    now: Timestamp,
+}
+
+/// The part of a connection that others can reach.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    id: ConnectionId,
+    bell: Arc<Doorbell>,
+    outbox: Arc<Outbox>,
+    /// Queues in which this connection may hold leases or a subscription.
+    queues: Mutex<Vec<Arc<Queue>>>,
+    taken_over: AtomicBool,
+}
+
+/// A message to publish. Names and ids have at most 255 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Publish<'a> {
+    /// Exchange to publish to.
+    pub exchange: &'a str,
+    /// Routing key.
+    pub key: &'a str,
+    /// The message id.
+    pub id: &'a str,
+    /// The text to deliver, byte for byte.
+    pub envelope: &'a str,
+}
+
+/// How to end or extend a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
+    /// The message is done with.
+    Ack,
+    /// Back into the queue, after a delay, having used up an attempt.
+    Nack {
+        /// Milliseconds until it is ready; 0 is now.
+        delay_ms: u64,
+    },
+    /// Back into the queue now, having used up none.
+    Release,
+    /// To the dead-letter queue.
+    Reject(Reason),
+    /// The lease starts anew.
+    Touch {
+        /// Its length in milliseconds; the queue's own if not given.
+        lease_ms: Option<u64>,
+    },
+}
+
+/// A change of the topology that was submitted, or was not necessary.
+#[derive(Debug)]
+#[must_use = "a change may be answered only when its receipt is complete"]
+pub struct Returned {
+    /// What to wait for; `None` if everything was as asked.
+    pub receipt: Option<Receipt>,
+    purged: Option<Arc<AtomicU64>>,
+}
+
+impl Returned {
+    /// Messages removed by a purge, once the receipt is complete.
+    pub fn purged(&self) -> u64 {
+        self.purged.as_ref().map_or(0, |purged| purged.load(Ordering::Acquire))
+    }
+}
+
+impl Link {
+    pub(crate) fn new(shared: Arc<Shared>, id: ConnectionId, bell: Arc<Doorbell>) -> Link {
+        let outbox = Arc::new(Outbox::new(Arc::clone(&bell)));
+        let connection =
+            Connection { id, bell, outbox, queues: Mutex::new(Vec::new()), taken_over: AtomicBool::new(false) };
+        Link {
+            shared,
+            connection: Arc::new(connection),
+            session: None,
+            subscriptions: HashMap::new(),
+            leases: Leases::new(),
+            records: Vec::new(),
+            notices: VecDeque::new(),
+            scratch: String::new(),
+            now: Timestamp(0),
+        }
+    }
+
+    /// This connection's number.
+    pub fn id(&self) -> ConnectionId {
+        self.connection.id
+    }
+
+    /// Opens a session; the connection that had the one asked for is ended and its leases return at once.
+    pub fn open_session(&mut self, asked: Option<SessionId>, now: Timestamp) -> SessionId {
+        self.now = now;
+        let (session, before) = self.shared.sessions.open(asked, &self.connection);
+        if let Some(before) = before {
+            before.taken_over.store(true, Ordering::Release);
+            before.detach(&self.shared, now);
+            before.bell.ring();
+        }
+        self.session = Some(session);
+        session
+    }
+
+    /// Another connection took this one's session: close it.
+    pub fn is_taken_over(&self) -> bool {
+        self.connection.taken_over.load(Ordering::Acquire)
+    }
+
+    /// Collects a publish for the journal.
+    ///
+    /// # Errors
+    /// `NoExchange`, `NoRoute`, `QueueFull`, `StoreFull`.
+    pub fn publish(&mut self, publish: Publish<'_>, now: Timestamp) -> Result<(), Error> {
+        self.now = now;
+        let result = self.collect(publish, now);
+        if result.is_err() {
+            self.shared.state.stats.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Collects several publishes: all or, on an error, none.
+    ///
+    /// # Errors
+    /// As [`Link::publish`].
+    pub fn publish_batch<'a>(
+        &mut self,
+        batch: impl IntoIterator<Item = Publish<'a>>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let before = self.records.len();
+        let result = batch.into_iter().try_for_each(|publish| self.publish(publish, now));
+        if result.is_err() {
+            self.records.drain(before..).for_each(|record| self.shared.state.refuse(record));
+        }
+        result
+    }
+
+    fn collect(&mut self, publish: Publish<'_>, now: Timestamp) -> Result<(), Error> {
+        check_length(publish.id)?;
+        let state = &self.shared.state;
+        let route: Arc<Route> = state.route(publish.exchange, publish.key)?;
+        let exchange = (route.exchange, publish.exchange);
+        let message = Message::new(&mut self.scratch, exchange, publish.key, publish.id, publish.envelope, now);
+        state.reserve(&route, message.bytes())?;
+        let event = Event::Publish { message, hash: state.hash(publish.id), route };
+        self.records.push(Record { at: now, event });
+        Ok(())
+    }
+
+    /// Ends or extends a lease of this connection. `queue` chooses when the id is leased from several; the lease made
+    /// first is meant otherwise. Ack and reject are collected for the journal.
+    ///
+    /// # Errors
+    /// `NotLeased`; `NotAllowed` for a reject in a dead-letter queue.
+    pub fn settle(&mut self, id: &str, queue: Option<&str>, how: Settle, now: Timestamp) -> Result<(), Error> {
+        self.now = now;
+        let not_leased = || Error::NotLeased(id.to_owned());
+        let lease = self.leases.find(self.shared.state.hash(id), queue).ok_or_else(not_leased)?.clone();
+        let dead_letter = lease.queue.settings().dead_letter.clone();
+        if matches!(how, Settle::Reject(_)) && dead_letter.is_none() {
+            return Err(Error::NotAllowed("a dead-letter queue is left only by ack or purge"));
+        }
+        let ended = self.end_lease(&lease, how, dead_letter, now);
+        if ended.is_err() || !matches!(how, Settle::Touch { .. }) {
+            self.leases.remove(&lease);
+        }
+        self.records.extend(ended.map_err(|NoLease| not_leased())?.map(|event| Record { at: now, event }));
+        Ok(())
+    }
+
+    /// The record to journal, if it takes one.
+    fn end_lease(
+        &self,
+        lease: &Lease,
+        how: Settle,
+        dead_letter: Option<Arc<str>>,
+        now: Timestamp,
+    ) -> Result<Option<Event>, NoLease> {
+        let (connection, queue, which) = (self.connection.id, &lease.queue, lease.which);
+        let give_back = |how| {
+            let gone = queue.give_back(connection, which, how, now)?;
+            Ok(if gone == Gone::WornOut { Event::worn_out(queue, which.position) } else { None })
+        };
+        match how {
+            Settle::Touch { lease_ms } => queue.touch(connection, which, lease_ms, now).map(|()| None),
+            Settle::Nack { delay_ms } => give_back(GiveBack::Nack { delay_ms }),
+            Settle::Release => give_back(GiveBack::Release),
+            Settle::Ack => {
+                queue.settle(connection, which, now)?;
+                Ok(Some(Event::Settle { queue: Arc::clone(queue), position: which.position }))
+            }
+            Settle::Reject(reason) => {
+                queue.settle(connection, which, now)?;
+                let to_event = |to| Event::Move { queue: Arc::clone(queue), position: which.position, to, reason };
+                Ok(dead_letter.map(to_event))
+            }
+        }
+    }
+
+    /// The original's `ack`: the lease this connection holds on the id, or else every copy there is of it.
+    pub fn ack_anywhere(&mut self, id: &str, now: Timestamp) {
+        if self.settle(id, None, Settle::Ack, now).is_ok() {
+            return;
+        }
+        for (queue, sighting) in self.shared.state.sightings(id) {
+            self.records.push(Record { at: now, event: Event::Settle { queue, position: sighting.position } });
+        }
+    }
+
+    /// Hands what was collected to the journal. `None` when nothing was.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the journal has failed; what was set aside has been given back.
+    pub fn submit(&mut self) -> Option<Result<Receipt, Unavailable>> {
+        if self.records.is_empty() {
+            return None;
+        }
+        let submitted = self.shared.journal.submit(&mut self.records, &self.connection.bell);
+        if submitted.is_err() {
+            self.records.drain(..).for_each(|record| self.shared.state.refuse(record));
+        }
+        Some(submitted)
+    }
+
+    /// Whether a receipt is complete; `None` while it is not.
+    pub fn outcome(&self, receipt: Receipt) -> Option<Result<(), Unavailable>> {
+        self.shared.journal.outcome(receipt)
+    }
+
+    /// Consumes a queue with this much credit, or changes the credit.
+    ///
+    /// # Errors
+    /// `NoQueue`, `Limit`.
+    pub fn subscribe(&mut self, queue: &str, prefetch: u32, now: Timestamp) -> Result<(), Error> {
+        self.now = now;
+        let no_queue = || Error::NoQueue(queue.to_owned());
+        let found = self.shared.state.registry.queue(queue).ok_or_else(no_queue)?;
+        if self.subscriptions.len() >= limits::SUBSCRIPTIONS_MAX && !self.subscriptions.contains_key(queue) {
+            return Err(Error::Limit("1024 subscriptions on a connection"));
+        }
+        self.connection.may_use(&found);
+        if !found.subscribe(self.connection.id, &self.connection.outbox, prefetch, now) {
+            return Err(no_queue());
+        }
+        self.subscriptions.insert(found.shared_name(), found);
+        Ok(())
+    }
+
+    /// Whether this connection consumes anything.
+    pub fn is_consumer(&self) -> bool {
+        !self.subscriptions.is_empty()
+    }
+
+    /// Ends a subscription; its leases stay.
+    ///
+    /// # Errors
+    /// `NoSubscription`.
+    pub fn cancel(&mut self, queue: &str) -> Result<(), Error> {
+        let found = self.subscriptions.remove(queue).ok_or_else(|| Error::NoSubscription(queue.to_owned()))?;
+        found.unsubscribe(self.connection.id);
+        self.take_notices();
+        // Deliveries that were not handed over yet return untouched: no push may follow the reply.
+        let (pushed, kept) = std::mem::take(&mut self.notices)
+            .into_iter()
+            .partition(|notice| matches!(notice, Notice::Delivery(delivery) if delivery.queue() == queue));
+        self.notices = kept;
+        for notice in Vec::from(pushed) {
+            if let Notice::Delivery(delivery) = notice {
+                let lease = Lease::of(&delivery, self.shared.state.hash(delivery.message().id()));
+                let _ = lease.queue.give_back(self.connection.id, lease.which, GiveBack::Release, self.now);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next ready message, leased to this connection.
+    ///
+    /// # Errors
+    /// `NoQueue`, `Limit`.
+    pub fn fetch(&mut self, queue: &str, lease_ms: Option<u64>, now: Timestamp) -> Result<Option<Delivery>, Error> {
+        self.now = now;
+        let found = self.shared.state.registry.queue(queue).ok_or_else(|| Error::NoQueue(queue.to_owned()))?;
+        self.connection.may_use(&found);
+        self.forget_old_leases();
+        if self.leases.len() >= limits::FETCHED_MAX {
+            return Err(Error::Limit("65535 leases on a connection"));
+        }
+        let delivery = found.fetch(self.connection.id, lease_ms, now);
+        if let Some(delivery) = &delivery {
+            self.shared.state.stats.count_delivery(delivery.attempt());
+            self.hold(delivery);
+        }
+        Ok(delivery)
+    }
+
+    /// The next thing the broker has to say; look again when the bell rang.
+    pub fn next_notice(&mut self) -> Option<Notice> {
+        if self.notices.is_empty() {
+            self.take_notices();
+        }
+        let notice = self.notices.pop_front()?;
+        match &notice {
+            Notice::Delivery(delivery) => {
+                self.forget_old_leases();
+                self.hold(delivery);
+            }
+            Notice::Cancelled { queue } => {
+                self.subscriptions.remove(queue);
+            }
+        }
+        Some(notice)
+    }
+
+    /// Whether the lease behind a delivery has not ended yet.
+    pub fn holds(&self, delivery: &Delivery) -> bool {
+        delivery.queue.holds(self.connection.id, delivery.which())
+    }
+
+    /// Declares a queue.
+    ///
+    /// # Errors
+    /// `Conflict`, `NotAllowed`, `Limit`, `Storage`.
+    pub fn declare_queue(&mut self, name: &str, options: &QueueOptions, now: Timestamp) -> Result<Returned, Error> {
+        check_length(name)?;
+        if options.dead_letter.as_deref() == Some(name) {
+            return Err(Error::NotAllowed("a queue cannot be its own dead-letter queue"));
+        }
+        if let Some(queue) = self.shared.state.registry.queue(name) {
+            let conflict = queue.settings().conflict(options);
+            return match conflict {
+                Some(has) => Err(Error::Conflict { queue: name.to_owned(), has }),
+                None => Ok(Returned { receipt: None, purged: None }),
+            };
+        }
+        let settings = QueueSettings::decide(name, options, &self.shared.state.options);
+        settings.dead_letter.as_deref().map_or(Ok(()), check_length)?;
+        self.change(Topology::DeclareQueue { name: Arc::from(name), settings }, now)
+    }
+
+    /// Declares a direct exchange.
+    ///
+    /// # Errors
+    /// `Limit`, `Storage`.
+    pub fn declare_exchange(&mut self, name: &str, now: Timestamp) -> Result<Returned, Error> {
+        check_length(name)?;
+        match self.shared.state.registry.exchange(name) {
+            Some(_) => Ok(Returned { receipt: None, purged: None }),
+            None => self.change(Topology::DeclareExchange { name: Arc::from(name) }, now),
+        }
+    }
+
+    /// Binds a queue to an exchange.
+    ///
+    /// # Errors
+    /// `NoExchange`, `NoQueue`, `Limit`, `Storage`.
+    pub fn bind(&mut self, exchange: &str, queue: &str, key: &str, now: Timestamp) -> Result<Returned, Error> {
+        check_length(key)?;
+        let registry = &self.shared.state.registry;
+        let found = registry.exchange(exchange).ok_or_else(|| Error::NoExchange(exchange.to_owned()))?;
+        let bound = registry.queue(queue).ok_or_else(|| Error::NoQueue(queue.to_owned()))?;
+        if found.is_bound(key, &bound) {
+            return Ok(Returned { receipt: None, purged: None });
+        }
+        if found.route(key).is_some_and(|route| route.queues.len() >= limits::QUEUES_PER_MESSAGE_MAX) {
+            return Err(Error::Limit("1000 queues behind one key"));
+        }
+        let (exchange, queue, key) = (Arc::from(exchange), Arc::from(queue), Arc::from(key));
+        self.change(Topology::Bind { exchange, queue, key }, now)
+    }
+
+    /// Whether an exchange of that name is declared.
+    pub fn is_exchange(&self, name: &str) -> bool {
+        self.shared.state.registry.exchange(name).is_some()
+    }
+
+    /// Whether a queue of that name is declared.
+    pub fn is_queue(&self, name: &str) -> bool {
+        self.shared.state.registry.queue(name).is_some()
+    }
+
+    /// Removes a binding.
+    ///
+    /// # Errors
+    /// `NoExchange`, `NoQueue`, `NoBinding`, `NotAllowed`, `Storage`.
+    pub fn unbind(&mut self, exchange: &str, queue: &str, key: &str, now: Timestamp) -> Result<Returned, Error> {
+        let registry = &self.shared.state.registry;
+        let found = registry.exchange(exchange).ok_or_else(|| Error::NoExchange(exchange.to_owned()))?;
+        let bound = registry.queue(queue).ok_or_else(|| Error::NoQueue(queue.to_owned()))?;
+        if (exchange, queue, key) == (limits::DEFAULT_EXCHANGE, limits::DEFAULT_QUEUE, limits::DEFAULT_KEY) {
+            return Err(DEFAULT_STAYS);
+        }
+        if !found.is_bound(key, &bound) {
+            let [exchange, queue, key] = [exchange, queue, key].map(str::to_owned);
+            return Err(Error::NoBinding { exchange, queue, key });
+        }
+        let (exchange, queue, key) = (Arc::from(exchange), Arc::from(queue), Arc::from(key));
+        self.change(Topology::Unbind { exchange, queue, key }, now)
+    }
+
+    /// Deletes a queue; `force` also when it holds messages.
+    ///
+    /// # Errors
+    /// `NoQueue`, `NotEmpty`, `NotAllowed`, `Storage`.
+    pub fn delete_queue(&mut self, name: &str, force: bool, now: Timestamp) -> Result<Returned, Error> {
+        let queue = self.shared.state.registry.queue(name).ok_or_else(|| Error::NoQueue(name.to_owned()))?;
+        if name == limits::DEFAULT_QUEUE {
+            return Err(DEFAULT_STAYS);
+        }
+        let messages = queue.counts().total();
+        if messages > 0 && !force {
+            return Err(Error::NotEmpty { queue: name.to_owned(), messages });
+        }
+        self.change(Topology::DeleteQueue { name: Arc::from(name) }, now)
+    }
+
+    /// Deletes an exchange and its bindings.
+    ///
+    /// # Errors
+    /// `NoExchange`, `NotAllowed`, `Storage`.
+    pub fn delete_exchange(&mut self, name: &str, now: Timestamp) -> Result<Returned, Error> {
+        if !self.is_exchange(name) {
+            return Err(Error::NoExchange(name.to_owned()));
+        }
+        if name == limits::DEFAULT_EXCHANGE {
+            return Err(DEFAULT_STAYS);
+        }
+        self.change(Topology::DeleteExchange { name: Arc::from(name) }, now)
+    }
+
+    /// Removes the ready and delayed messages of a queue.
+    ///
+    /// # Errors
+    /// `NoQueue`, `Storage`.
+    pub fn purge(&mut self, name: &str, now: Timestamp) -> Result<Returned, Error> {
+        if !self.is_queue(name) {
+            return Err(Error::NoQueue(name.to_owned()));
+        }
+        let purged = Arc::new(AtomicU64::new(0));
+        let returned = self.change(Topology::Purge { name: Arc::from(name), purged: Arc::clone(&purged) }, now)?;
+        Ok(Returned { purged: Some(purged), ..returned })
+    }
+
+    /// Ends the connection: subscriptions are over, leases return to their queues. Dropping the link does the same, but
+    /// as of its last call.
+    pub fn end(mut self, now: Timestamp) {
+        self.now = now;
+    }
+
+    fn change(&mut self, change: Topology, now: Timestamp) -> Result<Returned, Error> {
+        self.now = now;
+        self.shared.state.check_room(&change)?;
+        debug!(connection = self.connection.id.0, ?change, "topology");
+        self.records.push(Record { at: now, event: Event::Topology(change) });
+        let receipt = self.submit().transpose()?;
+        Ok(Returned { receipt, purged: None })
+    }
+
+    /// Where the copies of a message stand.
+    ///
+    /// # Errors
+    /// `NoMessage` when nothing is known of it.
+    pub fn status(&self, id: &str) -> Result<Vec<CopyView>, Error> {
+        let copies = self.shared.state.status(id);
+        if copies.is_empty() { Err(Error::NoMessage(id.to_owned())) } else { Ok(copies) }
+    }
+
+    /// Up to `limit` queues behind the name `after`, by name.
+    pub fn list_queues(&self, after: Option<&str>, limit: usize) -> Vec<QueueView> {
+        self.shared.state.list_queues(after, limit)
+    }
+
+    /// Up to `limit` exchanges behind the name `after`, by name.
+    pub fn list_exchanges(&self, after: Option<&str>, limit: usize) -> Vec<ExchangeView> {
+        self.shared.state.list_exchanges(after, limit)
+    }
+
+    /// Up to `limit` bindings, of one exchange or of those behind `after`.
+    pub fn list_bindings(&self, only: Option<&str>, after: Option<&str>, limit: usize) -> Vec<BindingView> {
+        self.shared.state.list_bindings(only, after, limit)
+    }
+
+    /// Counters since the start or the last reset.
+    pub fn stats(&self) -> StatsView {
+        self.shared.state.stats.view()
+    }
+
+    /// Counters start at zero; nothing else changes.
+    pub fn reset_stats(&self) {
+        self.shared.state.stats.reset();
+    }
+
+    /// Exchanges and bindings there are.
+    pub fn topology_counts(&self) -> (usize, usize) {
+        (self.shared.state.registry.exchange_count(), self.shared.state.registry.binding_count())
+    }
+
+    /// Bytes stored, and the most that may be.
+    pub fn store_bytes(&self) -> (u64, u64) {
+        (self.shared.state.store_bytes(), self.shared.state.options.store_bytes_max)
+    }
+
+    /// Message ids remembered against duplicates.
+    pub fn dedupe_ids(&self) -> usize {
+        self.shared.state.dedupe().len()
+    }
+
+    /// Lease of a queue that does not state its own.
+    pub fn default_lease_ms(&self) -> u64 {
+        self.shared.state.options.lease_ms
+    }
+
+    fn hold(&mut self, delivery: &Delivery) {
+        self.leases.insert(Lease::of(delivery, self.shared.state.hash(delivery.message().id())));
+    }
+
+    fn forget_old_leases(&mut self) {
+        self.leases.prune(self.connection.id);
+    }
+
+    fn take_notices(&mut self) {
+        if self.notices.is_empty() {
+            self.connection.outbox.swap(&mut self.notices);
+        } else {
+            let mut more = VecDeque::new();
+            self.connection.outbox.swap(&mut more);
+            self.notices.append(&mut more);
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Collected but never submitted: not answered either.
+        self.records.drain(..).for_each(|record| self.shared.state.refuse(record));
+        self.connection.detach(&self.shared, self.now);
+        if let Some(session) = self.session {
+            self.shared.sessions.close(session, &self.connection);
+        }
+    }
+}
+
+impl Connection {
+    fn may_use(&self, queue: &Arc<Queue>) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if !queues.iter().any(|used| used.id() == queue.id()) {
+            queues.push(Arc::clone(queue));
+        }
+    }
+
+    /// Ends subscriptions and returns leases. Harmless when repeated.
+    fn detach(&self, shared: &Shared, now: Timestamp) {
+        let queues = std::mem::take(&mut *self.queues.lock().unwrap_or_else(PoisonError::into_inner));
+        for queue in queues {
+            let worn_out = queue.detach(self.id, now);
+            shared.record(now, worn_out.and_then(|position| Event::worn_out(&queue, position)));
+        }
+    }
+}
+
+const DEFAULT_STAYS: Error = Error::NotAllowed("the default topology stays");
+
+/// Stored messages keep the lengths of names and ids in a byte each.
+fn check_length(text: &str) -> Result<(), Error> {
+    if text.len() > limits::NAME_BYTES_MAX { Err(Error::Limit("255 bytes in a name or id")) } else { Ok(()) }
+}

@@ -1,0 +1,106 @@
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use crate::ConnectionId;
+
+/// The consumers of one queue: who is next, and how much credit each has left.
+///
+/// Only consumers with credit stand in `turn`, so finding the next one never scans the others.
+#[derive(Debug, Default)]
+pub(crate) struct Consumers {
+    credits: HashMap<ConnectionId, Credit>,
+    turn: VecDeque<ConnectionId>,
+}
+
+#[derive(Debug)]
+struct Credit {
+    limit: u32,
+    used: u32,
+    in_turn: bool,
+}
+
+impl Consumers {
+    pub(crate) fn len(&self) -> usize {
+        self.credits.len()
+    }
+
+    /// Adds a consumer, or changes the limit of one that is there.
+    pub(crate) fn subscribe(&mut self, id: ConnectionId, limit: u32) {
+        let credit = self.credits.entry(id).or_insert(Credit { limit, used: 0, in_turn: false });
+        credit.limit = limit;
+        credit.join_turn(id, &mut self.turn);
+    }
+
+    pub(crate) fn unsubscribe(&mut self, id: ConnectionId) -> bool {
+        self.turn.retain(|waiting| *waiting != id);
+        self.credits.remove(&id).is_some()
+    }
+
+    /// The consumer whose turn it is; one credit of it is spent.
+    pub(crate) fn take_turn(&mut self) -> Option<ConnectionId> {
+        loop {
+            let id = self.turn.pop_front()?;
+            let credit =
+                self.credits.get_mut(&id).expect("whoever stands in turn is subscribed: unsubscribe removes both");
+            credit.in_turn = false;
+            // A limit lowered since it joined leaves it without credit: it loses its turn.
+            if credit.used < credit.limit {
+                credit.used += 1;
+                credit.join_turn(id, &mut self.turn);
+                return Some(id);
+            }
+        }
+    }
+
+    /// A delivery of this consumer ended. Ignored for one that has unsubscribed since.
+    pub(crate) fn return_credit(&mut self, id: ConnectionId) {
+        if let Some(credit) = self.credits.get_mut(&id) {
+            credit.used = credit.used.saturating_sub(1);
+            credit.join_turn(id, &mut self.turn);
+        }
+    }
+}
+
+impl Credit {
+    fn join_turn(&mut self, id: ConnectionId, turn: &mut VecDeque<ConnectionId>) {
+        if !self.in_turn && self.used < self.limit {
+            self.in_turn = true;
+            turn.push_back(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ConnectionId = ConnectionId(1);
+    const B: ConnectionId = ConnectionId(2);
+
+    #[test]
+    fn consumers_take_turns_within_their_credit() {
+        let mut consumers = Consumers::default();
+        consumers.subscribe(A, 3);
+        consumers.subscribe(B, 1);
+        let turns: Vec<_> = std::iter::from_fn(|| consumers.take_turn()).collect();
+        assert_eq!(turns, [A, B, A, A]);
+        consumers.return_credit(B);
+        assert_eq!(consumers.take_turn(), Some(B));
+    }
+
+    #[test]
+    fn credit_changes_live_and_ends_with_the_subscription() {
+        let mut consumers = Consumers::default();
+        consumers.subscribe(A, 2);
+        assert_eq!(consumers.take_turn(), Some(A));
+        consumers.subscribe(A, 1);
+        assert_eq!(consumers.take_turn(), None, "lowered below what is used");
+        consumers.subscribe(A, 2);
+        assert_eq!(consumers.take_turn(), Some(A));
+        assert!(consumers.unsubscribe(A));
+        consumers.return_credit(A);
+        assert_eq!(consumers.take_turn(), None);
+        assert!(!consumers.unsubscribe(A));
+    }
+}

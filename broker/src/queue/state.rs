@@ -1,0 +1,432 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ciphermq_journal::Position;
+use hashbrown::HashMap;
+
+use super::consumers::Consumers;
+use crate::model::LeaseId;
+use crate::{ConnectionId, Message, QueueSettings, Timestamp};
+
+/// The life of every message in one queue. Pure: no lock, no clock, no connection.
+///
+/// Each message is in exactly one of the places below, under its position in the log. Positions order the queue:
+/// whatever was delivered before stands in front of all that was not, so `returned` is served before `fresh`.
+#[derive(Debug)]
+pub(crate) struct QueueState {
+    pub(crate) settings: QueueSettings,
+    pub(crate) consumers: Consumers,
+    /// Ready, never delivered; ascending. `None` marks one that was removed out of turn.
+    fresh: VecDeque<(Position, Option<Message>)>,
+    fresh_live: usize,
+    /// Ready again.
+    returned: BTreeMap<Position, Held>,
+    /// Nacked with a delay that is not over.
+    delayed: HashMap<Position, Delayed>,
+    leased: HashMap<Position, Leased>,
+    /// Settled or worn out; the record that removes it is on its way through the journal.
+    leaving: HashMap<Position, Held>,
+    /// One entry for each leased and each delayed message.
+    timers: BTreeSet<(Timestamp, Position)>,
+    /// Where dead letters stored here were first published; lets `find` follow them.
+    moved: HashMap<Position, Position>,
+    last_lease: u64,
+}
+
+/// A message that was delivered at least once, or that is about to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) message: Message,
+    /// Attempts used up.
+    pub(crate) attempts: u32,
+    pub(crate) delivered: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Leased {
+    held: Held,
+    lease: LeaseId,
+    connection: ConnectionId,
+    paid: Paid,
+    deadline: Timestamp,
+}
+
+#[derive(Debug)]
+struct Delayed {
+    held: Held,
+    until: Timestamp,
+}
+
+/// Whether a lease occupies credit of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Paid {
+    ByCredit,
+    ByFetch,
+}
+
+/// A lease just made.
+#[derive(Clone, Debug)]
+pub(crate) struct Assigned {
+    pub(crate) connection: ConnectionId,
+    pub(crate) position: Position,
+    pub(crate) lease: LeaseId,
+    pub(crate) message: Message,
+    pub(crate) attempt: u32,
+}
+
+/// How a lease ends when the message stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GiveBack {
+    /// Uses up an attempt.
+    Nack { delay_ms: u64 },
+    /// Does not.
+    Release,
+}
+
+/// Where a message went that was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Back,
+    /// Its last attempt is used up: it waits to be moved to the dead-letter queue.
+    WornOut,
+}
+
+/// The lease does not exist, or belongs to somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoLease;
+
+/// Which message and lease a request is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaseRef {
+    pub(crate) position: Position,
+    pub(crate) lease: LeaseId,
+}
+
+/// What `status` shows of a message still in the queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Sighting {
+    pub(crate) position: Position,
+    pub(crate) message: Message,
+    pub(crate) leased: bool,
+    pub(crate) attempts: u32,
+    pub(crate) delivered: Option<Timestamp>,
+}
+
+/// Numbers of messages by place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) ready: u64,
+    pub(crate) leased: u64,
+    pub(crate) delayed: u64,
+}
+
+impl Counts {
+    pub(crate) fn total(self) -> u64 {
+        self.ready + self.leased + self.delayed
+    }
+}
+
+impl QueueState {
+    pub(crate) fn new(settings: QueueSettings) -> QueueState {
+        QueueState {
+            settings,
+            consumers: Consumers::default(),
+            fresh: VecDeque::new(),
+            fresh_live: 0,
+            returned: BTreeMap::new(),
+            delayed: HashMap::new(),
+            leased: HashMap::new(),
+            leaving: HashMap::new(),
+            timers: BTreeSet::new(),
+            moved: HashMap::new(),
+            last_lease: 0,
+        }
+    }
+
+    /// Adds a message. Positions must ascend.
+    pub(crate) fn push(&mut self, position: Position, message: Message) {
+        debug_assert!(self.fresh.back().is_none_or(|(last, _)| *last < position), "positions ascend in a queue");
+        if message.origin() != position {
+            self.moved.insert(message.origin(), position);
+        }
+        self.fresh.push_back((position, Some(message)));
+        self.fresh_live += 1;
+    }
+
+    /// The next message for the consumer whose turn it is. Call after anything that adds messages or credit,
+    /// until it returns `None`.
+    pub(crate) fn poll_delivery(&mut self, now: Timestamp) -> Option<Assigned> {
+        if !self.is_ready() {
+            return None;
+        }
+        let connection = self.consumers.take_turn()?;
+        self.lease_next(connection, Paid::ByCredit, self.settings.lease_ms, now)
+    }
+
+    /// The next message for a connection that asks for one.
+    pub(crate) fn fetch(&mut self, connection: ConnectionId, lease_ms: u64, now: Timestamp) -> Option<Assigned> {
+        self.lease_next(connection, Paid::ByFetch, lease_ms, now)
+    }
+
+    /// Ends a lease for good: the message waits for the record that removes it.
+    pub(crate) fn settle(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<(), NoLease> {
+        let leased = self.end_lease(connection, which)?;
+        self.leaving.insert(which.position, leased.held);
+        Ok(())
+    }
+
+    /// Ends a lease; the message stays, unless that was its last attempt.
+    pub(crate) fn give_back(
+        &mut self,
+        connection: ConnectionId,
+        which: LeaseRef,
+        how: GiveBack,
+        now: Timestamp,
+    ) -> Result<Gone, NoLease> {
+        let held = self.end_lease(connection, which)?.held;
+        Ok(self.put_back(which.position, held, how, now))
+    }
+
+    /// The lease starts anew from `now`.
+    pub(crate) fn touch(
+        &mut self,
+        connection: ConnectionId,
+        which: LeaseRef,
+        lease_ms: Option<u64>,
+        now: Timestamp,
+    ) -> Result<(), NoLease> {
+        let deadline = now.plus_ms(lease_ms.unwrap_or(self.settings.lease_ms));
+        let leased =
+            self.leased.get_mut(&which.position).filter(|leased| leased.is(connection, which)).ok_or(NoLease)?;
+        self.timers.remove(&(leased.deadline, which.position));
+        leased.deadline = deadline;
+        self.timers.insert((deadline, which.position));
+        Ok(())
+    }
+
+    /// Whether the connection still holds this lease.
+    pub(crate) fn holds(&self, connection: ConnectionId, which: LeaseRef) -> bool {
+        self.leased.get(&which.position).is_some_and(|leased| leased.is(connection, which))
+    }
+
+    /// A record removed this message: forget it, wherever it is.
+    pub(crate) fn retire(&mut self, position: Position) -> Option<Held> {
+        let held = self.take(position)?;
+        if held.message.origin() != position {
+            self.moved.remove(&held.message.origin());
+        }
+        Some(held)
+    }
+
+    /// The record that was to remove this message failed: it is ready again.
+    pub(crate) fn restore(&mut self, position: Position) {
+        if let Some(held) = self.leaving.remove(&position) {
+            self.returned.insert(position, held);
+        }
+    }
+
+    /// A connection ended: its subscription is over and its messages are ready again. The one it held longest uses up
+    /// an attempt, being the one most likely worked on; returns it if that was its last.
+    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<Position> {
+        self.consumers.unsubscribe(connection);
+        let mut held: Vec<LeaseRef> = self
+            .leased
+            .iter()
+            .filter(|(_, leased)| leased.connection == connection)
+            .map(|(position, leased)| LeaseRef { position: *position, lease: leased.lease })
+            .collect();
+        held.sort_unstable_by_key(|which| which.lease);
+        let mut worn_out = None;
+        for (index, which) in held.into_iter().enumerate() {
+            let how = if index == 0 { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
+            if self.give_back(connection, which, how, now) == Ok(Gone::WornOut) {
+                worn_out = Some(which.position);
+            }
+        }
+        worn_out
+    }
+
+    /// When `handle_timeout` has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Ends leases that ran out and delays that are over. Returns the messages that are worn out.
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp) -> Vec<Position> {
+        let mut worn_out = Vec::new();
+        while let Some(&(deadline, position)) = self.timers.first().filter(|(deadline, _)| *deadline <= now) {
+            self.timers.remove(&(deadline, position));
+            if let Some(delayed) = self.delayed.remove(&position) {
+                self.returned.insert(position, delayed.held);
+            } else if let Some(leased) = self.leased.remove(&position) {
+                self.refund(&leased);
+                if self.put_back(position, leased.held, GiveBack::Nack { delay_ms: 0 }, now) == Gone::WornOut {
+                    worn_out.push(position);
+                }
+            }
+        }
+        worn_out
+    }
+
+    /// Removes what is ready or delayed.
+    pub(crate) fn purge(&mut self) -> Vec<Message> {
+        let fresh = std::mem::take(&mut self.fresh).into_iter().filter_map(|(_, message)| message);
+        let returned = std::mem::take(&mut self.returned).into_values();
+        let mut purged: Vec<Message> = fresh.chain(returned.map(|held| held.message)).collect();
+        self.fresh_live = 0;
+        for (position, delayed) in self.delayed.drain() {
+            self.timers.remove(&(delayed.until, position));
+            purged.push(delayed.held.message);
+        }
+        for message in &purged {
+            self.moved.remove(&message.origin());
+        }
+        purged
+    }
+
+    /// Removes everything.
+    pub(crate) fn clear(&mut self) -> Vec<Message> {
+        let mut cleared = self.purge();
+        cleared.extend(self.leased.drain().map(|(_, leased)| leased.held.message));
+        cleared.extend(self.leaving.drain().map(|(_, held)| held.message));
+        self.timers.clear();
+        self.moved.clear();
+        self.consumers = Consumers::default();
+        cleared
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            ready: (self.fresh_live + self.returned.len()) as u64,
+            leased: (self.leased.len() + self.leaving.len()) as u64,
+            delayed: self.delayed.len() as u64,
+        }
+    }
+
+    /// The message first published at `origin`, if it is in this queue.
+    pub(crate) fn find(&self, origin: Position) -> Option<Sighting> {
+        let position = *self.moved.get(&origin).unwrap_or(&origin);
+        let sighting = |held: &Held, leased: bool| Sighting {
+            position,
+            message: held.message.clone(),
+            leased,
+            attempts: held.attempts + u32::from(leased),
+            delivered: held.delivered,
+        };
+        if let Some(leased) = self.leased.get(&position) {
+            return Some(sighting(&leased.held, true));
+        }
+        if let Some(held) = self.leaving.get(&position) {
+            return Some(sighting(held, true));
+        }
+        let delayed = || self.delayed.get(&position).map(|delayed| &delayed.held);
+        if let Some(held) = self.returned.get(&position).or_else(delayed) {
+            return Some(sighting(held, false));
+        }
+        let message = self.fresh[self.fresh_index(position)?].1.clone()?;
+        Some(sighting(&Held::new(message), false))
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.returned.is_empty() || self.fresh_live > 0
+    }
+
+    fn lease_next(&mut self, connection: ConnectionId, paid: Paid, lease_ms: u64, now: Timestamp) -> Option<Assigned> {
+        let (position, mut held) = self.pop_ready()?;
+        held.delivered = Some(now);
+        self.last_lease += 1;
+        let (lease, deadline) = (LeaseId(self.last_lease), now.plus_ms(lease_ms));
+        let assigned =
+            Assigned { connection, position, lease, message: held.message.clone(), attempt: held.attempts + 1 };
+        self.timers.insert((deadline, position));
+        self.leased.insert(position, Leased { held, lease, connection, paid, deadline });
+        Some(assigned)
+    }
+
+    fn pop_ready(&mut self) -> Option<(Position, Held)> {
+        if let Some(returned) = self.returned.pop_first() {
+            return Some(returned);
+        }
+        loop {
+            let (position, message) = self.fresh.pop_front()?;
+            if let Some(message) = message {
+                self.fresh_live -= 1;
+                return Some((position, Held::new(message)));
+            }
+        }
+    }
+
+    fn end_lease(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<Leased, NoLease> {
+        if !self.holds(connection, which) {
+            return Err(NoLease);
+        }
+        let leased = self.leased.remove(&which.position).ok_or(NoLease)?;
+        self.timers.remove(&(leased.deadline, which.position));
+        self.refund(&leased);
+        Ok(leased)
+    }
+
+    fn refund(&mut self, leased: &Leased) {
+        if leased.paid == Paid::ByCredit {
+            self.consumers.return_credit(leased.connection);
+        }
+    }
+
+    fn put_back(&mut self, position: Position, mut held: Held, how: GiveBack, now: Timestamp) -> Gone {
+        if let GiveBack::Nack { .. } = how {
+            held.attempts += 1;
+        }
+        if self.settings.max_attempts > 0 && held.attempts >= self.settings.max_attempts {
+            self.leaving.insert(position, held);
+            return Gone::WornOut;
+        }
+        match how {
+            GiveBack::Nack { delay_ms } if delay_ms > 0 => {
+                let until = now.plus_ms(delay_ms);
+                self.timers.insert((until, position));
+                self.delayed.insert(position, Delayed { held, until });
+            }
+            GiveBack::Nack { .. } | GiveBack::Release => {
+                self.returned.insert(position, held);
+            }
+        }
+        Gone::Back
+    }
+
+    fn take(&mut self, position: Position) -> Option<Held> {
+        if let Some(held) = self.leaving.remove(&position) {
+            return Some(held);
+        }
+        if let Some(leased) = self.leased.remove(&position) {
+            self.timers.remove(&(leased.deadline, position));
+            self.refund(&leased);
+            return Some(leased.held);
+        }
+        if let Some(held) = self.returned.remove(&position) {
+            return Some(held);
+        }
+        if let Some(delayed) = self.delayed.remove(&position) {
+            self.timers.remove(&(delayed.until, position));
+            return Some(delayed.held);
+        }
+        let index = self.fresh_index(position)?;
+        let message = self.fresh[index].1.take()?;
+        self.fresh_live -= 1;
+        Some(Held::new(message))
+    }
+
+    fn fresh_index(&self, position: Position) -> Option<usize> {
+        self.fresh.binary_search_by_key(&position, |(position, _)| *position).ok()
+    }
+}
+
+impl Held {
+    fn new(message: Message) -> Held {
+        Held { message, attempts: 0, delivered: None }
+    }
+}
+
+impl Leased {
+    fn is(&self, connection: ConnectionId, which: LeaseRef) -> bool {
+        self.lease == which.lease && self.connection == connection
+    }
+}

@@ -1,0 +1,116 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+
+use crate::exchange::Exchange;
+use crate::model::{ExchangeId, QueueId};
+use crate::queue::Queue;
+
+/// Exchanges and queues by name and id.
+///
+/// A DashMap guard is a lock on a shard: here it lives for one expression, and only `Arc`s go out.
+/// Only the committing thread changes the registry, so check-then-insert needs no lock of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    exchanges: DashMap<Arc<str>, Arc<Exchange>>,
+    exchange_names: DashMap<ExchangeId, Arc<str>>,
+    queues: DashMap<Arc<str>, Arc<Queue>>,
+    queues_by_id: DashMap<QueueId, Arc<Queue>>,
+    bindings: AtomicUsize,
+    last_exchange: AtomicU32,
+    last_queue: AtomicU32,
+}
+
+impl Registry {
+    pub(crate) fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
+        self.exchanges.get(name).map(|exchange| Arc::clone(&exchange))
+    }
+
+    pub(crate) fn exchange_name(&self, id: ExchangeId) -> Option<Arc<str>> {
+        self.exchange_names.get(&id).map(|name| Arc::clone(&name))
+    }
+
+    pub(crate) fn queue(&self, name: &str) -> Option<Arc<Queue>> {
+        self.queues.get(name).map(|queue| Arc::clone(&queue))
+    }
+
+    pub(crate) fn queue_by_id(&self, id: QueueId) -> Option<Arc<Queue>> {
+        self.queues_by_id.get(&id).map(|queue| Arc::clone(&queue))
+    }
+
+    pub(crate) fn next_queue_id(&self) -> QueueId {
+        QueueId(self.last_queue.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(crate) fn insert_queue(&self, queue: &Arc<Queue>) {
+        self.queues.insert(queue.shared_name(), Arc::clone(queue));
+        self.queues_by_id.insert(queue.id(), Arc::clone(queue));
+    }
+
+    /// Removes the queue and its bindings.
+    pub(crate) fn remove_queue(&self, name: &str) -> Option<Arc<Queue>> {
+        let (_, queue) = self.queues.remove(name)?;
+        self.queues_by_id.remove(&queue.id());
+        for exchange in self.exchanges() {
+            self.bindings.fetch_sub(exchange.unbind_queue(&queue), Ordering::Relaxed);
+        }
+        Some(queue)
+    }
+
+    pub(crate) fn insert_exchange(&self, name: &Arc<str>) {
+        if self.exchanges.contains_key(name) {
+            return;
+        }
+        let id = ExchangeId(self.last_exchange.fetch_add(1, Ordering::Relaxed) + 1);
+        self.exchanges.insert(Arc::clone(name), Arc::new(Exchange::new(id, Arc::clone(name))));
+        self.exchange_names.insert(id, Arc::clone(name));
+    }
+
+    pub(crate) fn remove_exchange(&self, name: &str) {
+        if let Some((_, exchange)) = self.exchanges.remove(name) {
+            self.exchange_names.remove(&exchange.id());
+            self.bindings.fetch_sub(exchange.binding_count(), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn bind(&self, exchange: &str, queue: &str, key: &str) {
+        let (Some(exchange), Some(queue)) = (self.exchange(exchange), self.queue(queue)) else { return };
+        if exchange.bind(key, &queue) {
+            self.bindings.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn unbind(&self, exchange: &str, queue: &str, key: &str) {
+        let (Some(exchange), Some(queue)) = (self.exchange(exchange), self.queue(queue)) else { return };
+        if exchange.unbind(key, &queue) {
+            self.bindings.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn queue_count(&self) -> usize {
+        self.queues.len()
+    }
+
+    pub(crate) fn exchange_count(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    pub(crate) fn binding_count(&self) -> usize {
+        self.bindings.load(Ordering::Relaxed)
+    }
+
+    /// All queues, sorted by name: a map's own order must never show.
+    pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
+        let mut queues: Vec<_> = self.queues.iter().map(|queue| Arc::clone(&queue)).collect();
+        queues.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        queues
+    }
+
+    /// All exchanges, sorted by name.
+    pub(crate) fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        let mut exchanges: Vec<_> = self.exchanges.iter().map(|exchange| Arc::clone(&exchange)).collect();
+        exchanges.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        exchanges
+    }
+}

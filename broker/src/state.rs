@@ -1,0 +1,241 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ciphermq_journal::{Commit, Doorbell, Position};
+use tracing::debug;
+
+use crate::dedupe::{Dedupe, IdHash, Place};
+use crate::event::{Event, Record, Topology};
+use crate::exchange::Route;
+use crate::history::{Acknowledged, History};
+use crate::queue::{Held, Queue};
+use crate::registry::Registry;
+use crate::stats::Stats;
+use crate::timers::Timers;
+use crate::{BrokerOptions, Error, Message, QueueSettings, Reason, Timestamp, limits};
+
+/// Everything the broker knows. Derived: committing the journal's records in order makes it again.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) options: BrokerOptions,
+    pub(crate) registry: Registry,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) timers: Arc<Timers>,
+    dedupe: Mutex<Dedupe>,
+    history: Mutex<History>,
+    /// Reserved and stored bytes, summed over queues.
+    store_bytes: AtomicU64,
+}
+
+/// The journal's way into the state.
+pub(crate) struct Committer(pub(crate) Arc<State>);
+
+impl Commit<Record> for Committer {
+    fn commit(&mut self, position: Position, record: Record) {
+        self.0.commit(position, record);
+    }
+
+    fn refuse(&mut self, record: Record) {
+        self.0.refuse(record);
+    }
+}
+
+impl State {
+    pub(crate) fn new(options: BrokerOptions) -> State {
+        State {
+            registry: Registry::default(),
+            stats: Arc::new(Stats::default()),
+            timers: Arc::new(Timers::new(Arc::new(Doorbell::new()))),
+            dedupe: Mutex::new(Dedupe::new(&options)),
+            history: Mutex::new(History::new()),
+            store_bytes: AtomicU64::new(0),
+            options,
+        }
+    }
+
+    pub(crate) fn route(&self, exchange: &str, key: &str) -> Result<Arc<Route>, Error> {
+        let found = self.registry.exchange(exchange).ok_or_else(|| Error::NoExchange(exchange.to_owned()))?;
+        found.route(key).ok_or_else(|| Error::NoRoute { exchange: exchange.to_owned(), key: key.to_owned() })
+    }
+
+    /// Takes room for a message in every queue of its route, or in none.
+    pub(crate) fn reserve(&self, route: &Route, bytes: u64) -> Result<(), Error> {
+        let total = bytes.saturating_mul(route.queues.len() as u64);
+        if self.store_bytes.fetch_add(total, Ordering::Relaxed).saturating_add(total) > self.options.store_bytes_max {
+            self.store_bytes.fetch_sub(total, Ordering::Relaxed);
+            return Err(Error::StoreFull);
+        }
+        for (index, queue) in route.queues.iter().enumerate() {
+            if !queue.reserve(bytes) {
+                route.queues[..index].iter().for_each(|reserved| reserved.unreserve(bytes));
+                self.store_bytes.fetch_sub(total, Ordering::Relaxed);
+                return Err(Error::QueueFull(queue.name().to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what `reserve` took.
+    pub(crate) fn unreserve(&self, route: &Route, bytes: u64) {
+        route.queues.iter().for_each(|queue| self.unreserve_in(queue, bytes));
+    }
+
+    pub(crate) fn store_bytes(&self) -> u64 {
+        self.store_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn hash(&self, id: &str) -> IdHash {
+        IdHash::new(self.options.hash_key, id)
+    }
+
+    pub(crate) fn dedupe(&self) -> MutexGuard<'_, Dedupe> {
+        self.dedupe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one place where a committed record changes anything.
+    pub(crate) fn commit(&self, position: Position, record: Record) {
+        let now = record.at;
+        match record.event {
+            Event::Publish { message, hash, route } => self.commit_publish(position, message, hash, &route, now),
+            Event::Settle { queue, position } => self.commit_settle(&queue, position, now),
+            Event::Move { queue, position: from, to, reason } => {
+                self.commit_move(position, &queue, from, &to, reason, now);
+            }
+            Event::Topology(change) => self.commit_topology(change),
+        }
+    }
+
+    /// The record will never be durable: what was set aside for it returns.
+    pub(crate) fn refuse(&self, record: Record) {
+        match record.event {
+            Event::Publish { message, route, .. } => self.unreserve(&route, message.bytes()),
+            Event::Settle { queue, position } | Event::Move { queue, position, .. } => {
+                queue.restore(position, record.at);
+            }
+            Event::Topology(_) => {}
+        }
+    }
+
+    fn commit_publish(&self, position: Position, message: Message, hash: IdHash, route: &Route, now: Timestamp) {
+        let place = match route.queues.as_slice() {
+            [queue] => Place::In(queue.id()),
+            _ => Place::Anywhere,
+        };
+        if !self.dedupe().insert(hash, route.exchange, position, place, now) {
+            self.stats.duplicates.fetch_add(1, Ordering::Relaxed);
+            self.unreserve(route, message.bytes());
+            return;
+        }
+        self.stats.published.fetch_add(1, Ordering::Relaxed);
+        let message = message.with_origin(position);
+        for queue in &route.queues {
+            if !queue.push(position, message.clone(), now) {
+                self.unreserve_in(queue, message.bytes());
+            }
+        }
+    }
+
+    fn commit_settle(&self, queue: &Arc<Queue>, position: Position, now: Timestamp) {
+        let Some(Held { message, attempts, delivered }) = queue.retire(position, now) else { return };
+        self.store_bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
+        let published = message.published();
+        self.stats.count_ack(now.ms_since(published), now.ms_since(delivered.unwrap_or(now)));
+        let exchange = self.registry.exchange_name(message.exchange_id());
+        self.history().push(Acknowledged {
+            hash: self.hash(message.id()),
+            exchange: exchange.unwrap_or_else(|| Arc::from(message.exchange())),
+            queue: queue.shared_name(),
+            attempts: attempts + u32::from(delivered.is_some()),
+            published,
+            delivered,
+            acknowledged: now,
+        });
+        debug!(id = message.id(), queue = queue.name(), "Message {} acknowledged", message.id());
+    }
+
+    fn commit_move(
+        &self,
+        position: Position,
+        from: &Arc<Queue>,
+        moved: Position,
+        to: &Arc<str>,
+        reason: Reason,
+        now: Timestamp,
+    ) {
+        let Some(Held { message, .. }) = from.retire(moved, now) else { return };
+        self.store_bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
+        let target = self
+            .registry
+            .queue(to)
+            .unwrap_or_else(|| self.declare_queue(to, QueueSettings::dead_letter_queue(&self.options)));
+        let dead = message.dead(from.name(), reason);
+        // Already stored, so no limit can refuse it: it only changes its place.
+        target.reserve_unchecked(dead.bytes());
+        self.store_bytes.fetch_add(dead.bytes(), Ordering::Relaxed);
+        self.dedupe().relocate(self.hash(message.id()), message.origin());
+        self.stats.dead_lettered.fetch_add(1, Ordering::Relaxed);
+        debug!(id = message.id(), from = from.name(), to = &**to, reason = reason.as_str(), "Message dead-lettered");
+        if !target.push(position, dead.clone(), now) {
+            self.unreserve_in(&target, dead.bytes());
+        }
+    }
+
+    fn commit_topology(&self, change: Topology) {
+        match change {
+            Topology::DeclareQueue { name, settings } => {
+                if self.registry.queue(&name).is_none() {
+                    self.declare_queue(&name, settings);
+                }
+            }
+            Topology::DeclareExchange { name } => self.registry.insert_exchange(&name),
+            Topology::Bind { exchange, queue, key } => self.registry.bind(&exchange, &queue, &key),
+            Topology::Unbind { exchange, queue, key } => self.registry.unbind(&exchange, &queue, &key),
+            Topology::DeleteQueue { name } => {
+                if let Some(queue) = self.registry.remove_queue(&name) {
+                    self.store_bytes.fetch_sub(queue.delete().bytes, Ordering::Relaxed);
+                }
+            }
+            Topology::DeleteExchange { name } => self.registry.remove_exchange(&name),
+            Topology::Purge { name, purged } => {
+                if let Some(queue) = self.registry.queue(&name) {
+                    let removed = queue.purge();
+                    self.store_bytes.fetch_sub(removed.bytes, Ordering::Relaxed);
+                    purged.store(removed.messages, Ordering::Release);
+                }
+            }
+        }
+    }
+
+    fn declare_queue(&self, name: &Arc<str>, settings: QueueSettings) -> Arc<Queue> {
+        let id = self.registry.next_queue_id();
+        let (timers, stats) = (Arc::clone(&self.timers), Arc::clone(&self.stats));
+        let queue = Arc::new(Queue::new(id, Arc::clone(name), settings, timers, stats));
+        self.registry.insert_queue(&queue);
+        queue
+    }
+
+    fn unreserve_in(&self, queue: &Queue, bytes: u64) {
+        queue.unreserve(bytes);
+        self.store_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether one more queue, exchange or binding may be declared.
+    pub(crate) fn check_room(&self, change: &Topology) -> Result<(), Error> {
+        match change {
+            Topology::DeclareQueue { .. } if self.registry.queue_count() >= limits::QUEUES_MAX => {
+                Err(Error::Limit("100000 queues"))
+            }
+            Topology::DeclareExchange { .. } if self.registry.exchange_count() >= limits::EXCHANGES_MAX => {
+                Err(Error::Limit("100000 exchanges"))
+            }
+            Topology::Bind { .. } if self.registry.binding_count() >= limits::BINDINGS_MAX => {
+                Err(Error::Limit("1000000 bindings"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
