@@ -1,0 +1,79 @@
+//! How many messages a second are sealed and opened on one thread.
+//!
+//! ```text
+//! cargo run --release -p cipher-client --example envelope_speed
+//! ```
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use cipher_client::Result;
+use cipher_client::crypto::{OpenPolicy, Opener, PrivateKey, Sealer, SessionPolicy};
+
+const SIZES: [(&str, usize); 4] = [("256 B", 256), ("1 KiB", 1 << 10), ("16 KiB", 16 << 10), ("1 MiB", 1 << 20)];
+/// Long enough to pass through many sessions.
+const WINDOW: Duration = Duration::from_millis(700);
+/// Messages opened in one round: as many as share a session key by default.
+const ROUND: usize = 1000;
+/// Most bytes of envelopes kept for a round.
+const ROUND_BYTES: usize = 64 << 20;
+/// Messages between two looks at the clock.
+const BATCH: u64 = 16;
+
+fn main() -> Result<()> {
+    let key = PrivateKey::generate(2048)?;
+    println!("RSA-2048, AES-128-GCM, one thread, messages a second");
+    println!("reused: sessions of 1,000 messages (the default); fresh: a key for each message;");
+    println!("kept: the session key has been unwrapped before");
+    println!(
+        "{:>8}{:>14}{:>14}{:>14}{:>14}{:>14}",
+        "", "seal reused", "seal fresh", "open kept", "open reused", "open fresh"
+    );
+    for (name, size) in SIZES {
+        let text = vec![0x61; size];
+        let reuse = Sealer::new(&key.public_key(), SessionPolicy::default())?;
+        let fresh = Sealer::new(&key.public_key(), SessionPolicy::PerMessage)?;
+        println!(
+            "{name:>8}{:>14.0}{:>14.0}{:>14.0}{:>14.0}{:>14.0}",
+            seals(&reuse, &text)?,
+            seals(&fresh, &text)?,
+            opens(&key, &reuse, &text, |_| ())?,
+            opens(&key, &reuse, &text, Opener::forget)?,
+            opens(&key, &fresh, &text, Opener::forget)?,
+        );
+    }
+    Ok(())
+}
+
+fn seals(sealer: &Sealer, text: &[u8]) -> Result<f64> {
+    let start = Instant::now();
+    let mut count = 0;
+    while start.elapsed() < WINDOW {
+        for _ in 0..BATCH {
+            black_box(sealer.seal(black_box(text))?);
+        }
+        count += BATCH;
+    }
+    Ok(count as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Opens rounds of messages, `before` each of which the opener is prepared.
+fn opens(key: &PrivateKey, sealer: &Sealer, text: &[u8], before: fn(&Opener)) -> Result<f64> {
+    let opener = Opener::new(key, OpenPolicy::default())?;
+    sealer.rotate();
+    let round = ROUND.min(ROUND_BYTES / text.len());
+    let envelopes: Result<Vec<_>> = (0..round).map(|_| sealer.seal(text)).collect();
+    let envelopes = envelopes?;
+    let (mut count, mut spent) = (0, Duration::ZERO);
+    opener.open(&envelopes[0].envelope)?;
+    while spent < WINDOW {
+        before(&opener);
+        let start = Instant::now();
+        for sealed in &envelopes {
+            black_box(opener.open(black_box(&sealed.envelope))?);
+            count += 1;
+        }
+        spent += start.elapsed();
+    }
+    Ok(f64::from(count) / spent.as_secs_f64())
+}
