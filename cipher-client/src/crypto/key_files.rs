@@ -1,6 +1,6 @@
 //! Key files: who may read them, and that none is ever overwritten.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::keys::PrivateKey;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 
 /// Name of the private key's file, as the originals have it.
 pub const PRIVATE_KEY_FILE: &str = "receiver_private.pem";
@@ -48,7 +49,7 @@ pub fn write_key_pair(dir: impl AsRef<Path>, key: &PrivateKey) -> Result<KeyPair
     }
     write_new(&private, 0o600, key.to_pem()?.as_bytes())?;
     write_new(&public, 0o644, key.public_key().to_pem()?.as_bytes())?;
-    sync_dir(dir).map_err(|fault| Error::io("cannot be synced", dir, fault))?;
+    files::sync_parent(&public).map_err(|fault| Error::io("cannot be synced", dir, fault))?;
     Ok(KeyPairPaths { private, public })
 }
 
@@ -87,29 +88,9 @@ fn is_exposed(_: &Path) -> bool {
 
 /// Creates, writes and syncs; what was begun and failed is removed again.
 fn write_new(path: &Path, mode: u32, text: &[u8]) -> Result<()> {
-    let mut file = create_new(path, mode).map_err(|fault| Error::io("cannot be created", path, fault))?;
+    let mut file = files::create_new(path, mode).map_err(|fault| Error::io("cannot be created", path, fault))?;
     file.write_all(text).and_then(|()| file.sync_all()).map_err(|fault| {
         let _ = fs::remove_file(path);
         Error::io("cannot be written", path, fault)
     })
-}
-
-/// Creates a file that does not exist, never readable by more than `mode` says.
-pub(crate) fn create_new(path: &Path, mode: u32) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
-    options.open(path)
-}
-
-/// Makes names created or renamed in `dir` last.
-pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = dir;
-    Ok(())
 }
