@@ -18,11 +18,7 @@ pub struct BackoffOptions {
 impl Default for BackoffOptions {
     /// 100 ms up to 5 s, without end.
     fn default() -> Self {
-        Self {
-            initial: Duration::from_millis(100),
-            max: Duration::from_secs(5),
-            attempts: None,
-        }
+        Self { initial: Duration::from_millis(100), max: Duration::from_secs(5), attempts: None }
     }
 }
 

@@ -1,8 +1,9 @@
 //! One error type for the crate: what failed, and what caused it.
 
-use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+
+use crate::delivery::Undecryptable;
 
 /// Result of the operations of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,6 +17,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Error {
     kind: ErrorKind,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// The message this is about, when it still has to be settled.
+    undecryptable: Option<Box<Undecryptable>>,
 }
 
 /// The fault, as far as a caller can act on it.
@@ -107,14 +110,19 @@ pub enum ErrorKind {
     /// The deadline passed before anything was sent.
     #[error("deadline passed")]
     Timeout,
-    /// Sent, and the answer did not come: it may or may not have happened.
-    #[error("outcome unknown")]
+    /// Sent, and the answer did not come: it may or may not have happened. A
+    /// publish can be repeated with the same message id without harm.
+    #[error("outcome unknown: it may have happened; the same message id can safely be published again")]
     OutcomeUnknown,
+    /// The lease of a delivery ended before it was settled: its time ran out,
+    /// or the connection it came by is gone. The message will be delivered again.
+    #[error("the lease has ended, the message will be delivered again")]
+    LeaseLost,
     /// The broker said no.
     #[error("refused by the broker: {code} {text}")]
     Refused {
         /// Stable word.
-        code: Cow<'static, str>,
+        code: ciphermq_protocol::Code,
         /// For people.
         text: String,
     },
@@ -135,12 +143,27 @@ impl Error {
         &self.kind
     }
 
+    /// The message a consumer could not open, to be settled by the caller;
+    /// the error itself when it is about something else.
+    ///
+    /// # Errors
+    ///
+    /// This error, unchanged.
+    pub fn into_undecryptable(mut self) -> Result<Undecryptable> {
+        self.undecryptable.take().map(|boxed| *boxed).ok_or(self)
+    }
+
+    pub(crate) fn with_undecryptable(mut self, message: Undecryptable) -> Self {
+        self.undecryptable = Some(Box::new(message));
+        self
+    }
+
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self { kind, source: None }
+        Self { kind, source: None, undecryptable: None }
     }
 
     pub(crate) fn with_source(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind, source: Some(source.into()) }
+        Self { kind, source: Some(source.into()), undecryptable: None }
     }
 
     pub(crate) fn malformed(part: &'static str, fault: &'static str) -> Self {

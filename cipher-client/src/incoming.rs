@@ -1,9 +1,10 @@
 //! A delivery as it came off the wire, before anybody owns its lease.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use ciphermq_protocol::Delivery as Wire;
+
+use crate::line::QueueName;
 
 /// One delivery: two allocations, whatever it holds.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub(crate) struct Incoming {
 /// What stands before the envelope.
 #[derive(Debug)]
 pub(crate) struct Head {
-    pub queue: Arc<str>,
+    pub queue: QueueName,
     pub attempt: u32,
     pub published_ms: u64,
     /// Id, exchange, key, and the two words of a dead letter, end to end.
@@ -26,20 +27,19 @@ pub(crate) struct Head {
 }
 
 impl Incoming {
-    pub(crate) fn new(wire: &Wire<'_>, queue: Arc<str>, epoch: u64) -> Self {
+    pub(crate) fn new(wire: &Wire<'_>, queue: QueueName, epoch: u64) -> Self {
         Self { head: Head::new(wire, queue), envelope: wire.envelope.to_owned(), epoch }
     }
 }
 
 impl Head {
-    fn new(wire: &Wire<'_>, queue: Arc<str>) -> Self {
+    fn new(wire: &Wire<'_>, queue: QueueName) -> Self {
         let (from, reason) = match &wire.dead_letter {
             Some(dead) => (dead.from, dead.reason.as_str()),
             None => ("", ""),
         };
-        let mut text = String::with_capacity(
-            wire.id.len() + wire.exchange.len() + wire.key.len() + from.len() + reason.len(),
-        );
+        let mut text =
+            String::with_capacity(wire.id.len() + wire.exchange.len() + wire.key.len() + from.len() + reason.len());
         let mut ends = [0; 4];
         for (end, part) in ends.iter_mut().zip([wire.id, wire.exchange, wire.key, from]) {
             text.push_str(part);

@@ -120,17 +120,13 @@ impl ConnectOptions {
         ];
         match rules.into_iter().find(|(_, _, holds)| !holds) {
             None => Ok(()),
-            Some((option, reason, _)) => {
-                Err(Error::new(ErrorKind::Option { option, reason }))
-            }
+            Some((option, reason, _)) => Err(Error::new(ErrorKind::Option { option, reason })),
         }
     }
 }
 
 fn is_host_port(address: &str) -> bool {
-    address
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
@@ -163,10 +159,7 @@ mod tests {
         ];
         for (name, options) in bad {
             let error = options.check().unwrap_err();
-            assert!(
-                matches!(error.kind(), ErrorKind::Option { option, .. } if *option == name),
-                "{name}: {error}"
-            );
+            assert!(matches!(error.kind(), ErrorKind::Option { option, .. } if *option == name), "{name}: {error}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::incoming::Incoming;
+use crate::line::QueueName;
 use crate::slots::SlotId;
 use crate::{Error, ErrorKind};
 
@@ -45,9 +46,14 @@ impl Pending {
 /// What was asked, as far as its answer and a lost connection differ.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Publish { id: Arc<str> },
+    Publish {
+        id: Arc<str>,
+    },
     /// `confirmed` lines of the answer have come.
-    Batch { ids: Arc<[Arc<str>]>, confirmed: usize },
+    Batch {
+        ids: Arc<[Arc<str>]>,
+        confirmed: usize,
+    },
     /// ack, nack, release, reject.
     Settle,
     Touch,
@@ -61,8 +67,12 @@ pub(crate) enum Request {
     Ping,
     Fetch,
     /// `again`: sent by the client itself after a reconnect, or for new credit.
-    Consume { queue: Arc<str>, again: bool },
-    Cancel { queue: Arc<str> },
+    Consume {
+        queue: QueueName,
+        serial: u64,
+        again: bool,
+    },
+    Cancel,
 }
 
 /// What becomes of a request whose connection ended before its answer came.
@@ -83,7 +93,7 @@ impl Request {
     pub(crate) fn after_loss(&self, written: bool) -> AfterLoss {
         match self {
             Self::Settle | Self::Touch => AfterLoss::LeaseLost,
-            Self::Cancel { .. } => AfterLoss::Done,
+            Self::Cancel => AfterLoss::Done,
             // The new connection's own `consume` replaces it.
             Self::Consume { again: true, .. } => AfterLoss::Done,
             Self::Change | Self::Purge if written => AfterLoss::Unknown,
@@ -108,7 +118,7 @@ impl Request {
             Self::Publish { .. } => Cost { publishes: 1, bytes, calls: 0 },
             Self::Batch { ids, .. } => Cost { publishes: ids.len(), bytes, calls: 0 },
             // Bounded by the leases and subscriptions there are.
-            Self::Settle | Self::Cancel { .. } | Self::Consume { again: true, .. } => Cost::default(),
+            Self::Settle | Self::Cancel | Self::Consume { again: true, .. } => Cost::default(),
             _ => Cost { publishes: 0, bytes: 0, calls: 1 },
         }
     }

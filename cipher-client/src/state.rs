@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use ciphermq_protocol::{Push, Reply, ServerLine};
+use ciphermq_protocol::{Code, Push, Reply, ServerLine};
 use tokio::time::Instant;
 
 use crate::fault::Fault;
 use crate::incoming::Incoming;
+use crate::line::QueueName;
 use crate::request::{AfterLoss, Answer, Cost, Pending, Request};
 use crate::slots::{SlotId, Slots};
 use crate::subscription::Subscriptions;
@@ -58,6 +59,8 @@ pub(crate) struct State {
     driver: Option<Waker>,
     line_bytes_max: usize,
     bytes_max: usize,
+    /// The earliest deadline since [`State::new_deadline`] was asked.
+    new_deadline: Option<Instant>,
 }
 
 // What handles of the client do.
@@ -76,6 +79,7 @@ impl State {
             driver: None,
             line_bytes_max: ciphermq_protocol::limits::LINE_BYTES_DEFAULT,
             bytes_max,
+            new_deadline: None,
         }
     }
 
@@ -96,25 +100,20 @@ impl State {
         Ok(slot)
     }
 
-    /// Settles or touches a lease of connection `epoch`; without `wants_answer`
-    /// nobody learns whether the broker still knew it.
+    /// Settles or touches a lease of connection `epoch`.
     pub(crate) fn settle(
         &mut self,
         epoch: u64,
-        touch: bool,
+        request: Request,
         line: Vec<u8>,
         deadline: Instant,
-        wants_answer: bool,
         fx: &mut Effects,
-    ) -> Result<Option<SlotId>> {
+    ) -> Result<SlotId> {
         self.check_open()?;
         if epoch != self.epoch || !self.connected {
             return Err(Error::new(ErrorKind::LeaseLost));
         }
-        let request = if touch { Request::Touch } else { Request::Settle };
-        let slot = wants_answer.then(|| self.slots.open());
-        self.push(Pending::new(request, line, slot, deadline), fx);
-        Ok(slot)
+        self.submit(request, line, deadline, fx)
     }
 
     pub(crate) fn poll_answer(&mut self, slot: SlotId, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
@@ -142,21 +141,21 @@ impl State {
     /// Returns the place of the answer, if there is anybody to ask.
     pub(crate) fn cancel(
         &mut self,
-        queue: &Arc<str>,
+        queue: &QueueName,
         serial: u64,
         deadline: Instant,
         fx: &mut Effects,
     ) -> Option<SlotId> {
-        self.subscriptions.of_consumer(queue, serial)?;
-        let mut subscription = self.subscriptions.remove(queue)?;
+        self.subscriptions.of_consumer(queue.as_str(), serial)?;
+        let mut subscription = self.subscriptions.remove(queue.as_str())?;
         fx.wakers.extend(subscription.take_waker());
-        if !self.connected || !subscription.live {
+        if subscription.live && !self.connected {
+            // It ended with the connection, and the next one will not ask for it.
             return None;
         }
         let slot = self.slots.open();
-        let request = Request::Cancel { queue: queue.clone() };
         let line = crate::line::cancel(queue);
-        self.push(Pending::new(request, line, Some(slot), deadline), fx);
+        self.push(Pending::new(Request::Cancel, line, Some(slot), deadline), fx);
         for delivery in subscription.take_buffer() {
             self.release(&delivery, deadline, fx);
         }
@@ -168,14 +167,14 @@ impl State {
         if self.closing.is_some() || self.ended.is_some() {
             return;
         }
-        let consumers: Vec<_> =
-            self.subscriptions.iter_mut().map(|one| (one.queue.clone(), one.serial)).collect();
+        let consumers: Vec<_> = self.subscriptions.iter_mut().map(|one| (one.queue.clone(), one.serial)).collect();
         for (queue, serial) in consumers {
             if let Some(slot) = self.cancel(&queue, serial, deadline, fx) {
                 self.slots.abandon(slot);
             }
         }
         self.closing = Some(deadline);
+        self.new_deadline = Some(self.new_deadline.map_or(deadline, |at| at.min(deadline)));
         fx.wakers.extend(self.driver.take());
     }
 
@@ -183,12 +182,18 @@ impl State {
         self.connected
     }
 
+    /// How many connections there have been.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
 
     pub(crate) fn line_bytes_max(&self) -> usize {
         self.line_bytes_max
+    }
+
+    /// What those learn who wait for a permit when there is nobody to use it.
+    pub(crate) fn ended_error(&self) -> Error {
+        self.ended.as_ref().map_or_else(|| Error::new(ErrorKind::Closed), Ended::error)
     }
 
     fn check_open(&self) -> Result<()> {
@@ -200,6 +205,8 @@ impl State {
     }
 
     fn push(&mut self, pending: Pending, fx: &mut Effects) {
+        // Deadlines come in the order of the requests.
+        self.new_deadline.get_or_insert(pending.deadline);
         self.pending.push_back(pending);
         fx.wakers.extend(self.driver.take());
     }
@@ -248,9 +255,9 @@ impl State {
         self.connected = true;
         self.line_bytes_max = line_bytes_max;
         self.refuse_too_long(fx);
-        for (queue, prefetch) in self.subscriptions.live().into_iter().rev() {
+        for (queue, serial, prefetch) in self.subscriptions.live().into_iter().rev() {
             let line = crate::line::consume(&queue, prefetch);
-            let request = Request::Consume { queue, again: true };
+            let request = Request::Consume { queue, serial, again: true };
             self.pending.push_front(Pending::new(request, line, None, deadline));
         }
     }
@@ -267,7 +274,7 @@ impl State {
                 self.finish(pending, Ok(Answer::Done), fx);
                 continue;
             }
-            match pending.request.after_loss(was_written) {
+            match self.after_loss(&pending.request, was_written) {
                 AfterLoss::Resend => self.pending.push_back(pending),
                 AfterLoss::Done => self.finish(pending, Ok(Answer::Done), fx),
                 AfterLoss::LeaseLost => {
@@ -282,6 +289,18 @@ impl State {
         }
         for subscription in self.subscriptions.iter_mut() {
             subscription.forget_leases();
+        }
+    }
+
+    fn after_loss(&mut self, request: &Request, was_written: bool) -> AfterLoss {
+        match request {
+            // Its `cancel` may have been dropped just now.
+            Request::Consume { queue, serial, .. }
+                if self.subscriptions.of_consumer(queue.as_str(), *serial).is_none() =>
+            {
+                AfterLoss::Done
+            }
+            request => request.after_loss(was_written),
         }
     }
 
@@ -315,20 +334,21 @@ impl State {
         }
     }
 
-    /// When [`State::expire`] has something to do next.
+    /// The earliest deadline that came up since this was asked before.
+    pub(crate) fn new_deadline(&mut self) -> Option<Instant> {
+        self.new_deadline.take()
+    }
+
+    /// When [`State::expire`] or a close has something to do next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let pending = self.again.iter().chain(&self.pending);
-        pending.filter(|pending| !pending.expired).map(|pending| pending.deadline).min()
+        let waiting = pending.filter(|pending| pending.slot.is_some()).map(|pending| pending.deadline);
+        waiting.chain(self.closing).min()
     }
 
     /// Whether there is nothing left to wait for after `close`.
     pub(crate) fn is_finished(&self, now: Instant) -> bool {
-        self.closing
-            .is_some_and(|until| until <= now || self.pending.is_empty() && self.again.is_empty())
-    }
-
-    pub(crate) fn closing_deadline(&self) -> Option<Instant> {
-        self.closing
+        self.closing.is_some_and(|until| until <= now || self.pending.is_empty() && self.again.is_empty())
     }
 
     /// There is no connection and will be none: everything still open fails.
@@ -351,13 +371,10 @@ impl State {
 
     /// One line from the broker.
     pub(crate) fn receive(&mut self, line: &[u8], now: Instant, fx: &mut Effects) -> Result<(), Fault> {
-        let Ok(text) = std::str::from_utf8(line) else {
-            return Err(Fault::Protocol("a line that is not UTF-8"));
-        };
-        match ServerLine::parse(text) {
+        match ServerLine::parse(line) {
             Ok(ServerLine::Push(push)) => self.pushed(push, now, fx),
             Ok(ServerLine::Reply(reply)) => self.answered(&reply, fx),
-            Err(_) => self.garbage("a line that is no reply", fx),
+            Err(_) => self.garbage("a line that is none of a broker's", fx),
         }
     }
 
@@ -370,20 +387,25 @@ impl State {
                 }
                 // On its way while the consumer was cancelled.
                 None => {
-                    let delivery = Incoming::new(&wire, wire.queue.into(), self.epoch);
+                    let Ok(queue) = QueueName::parse(wire.queue) else {
+                        return Err(Fault::Protocol("a delivery from a queue without a legal name"));
+                    };
+                    let delivery = Incoming::new(&wire, queue, self.epoch);
                     self.release(&delivery, now, fx);
                 }
             },
             Push::Cancelled { queue, .. } => {
                 if let Some(subscription) = self.subscriptions.get_mut(queue) {
                     let text = format!("queue '{queue}' was deleted");
-                    let kind = ErrorKind::Refused { code: "NOT_FOUND".into(), text };
+                    let kind = ErrorKind::Refused { code: Code::NotFound, text };
                     fx.wakers.extend(subscription.end(Error::new(kind)));
                 }
             }
             Push::Closing { code, text } => {
-                return Err(Fault::Closing(format!("{code} {text}")));
+                return Err(Fault::Closing { code, text: text.to_owned() });
             }
+            // Of a newer broker, which may only say what an older client can miss.
+            _ => {}
         }
         Ok(())
     }
@@ -407,10 +429,7 @@ impl State {
                 Ok(())
             }
             crate::answer::Read::Stopping => {
-                let kind = ErrorKind::Refused {
-                    code: "SHUTTING_DOWN".into(),
-                    text: "the broker is stopping".to_owned(),
-                };
+                let kind = ErrorKind::Refused { code: Code::ShuttingDown, text: "the broker is stopping".to_owned() };
                 self.settle_front(Err(Error::new(kind)), fx);
                 Ok(())
             }
@@ -422,8 +441,8 @@ impl State {
     fn settle_front(&mut self, outcome: Result<Answer>, fx: &mut Effects) {
         let Some(pending) = self.pending.pop_front() else { return };
         self.written -= 1;
-        if let Request::Consume { queue, again } = &pending.request
-            && let Some(subscription) = self.subscriptions.get_mut(queue)
+        if let Request::Consume { queue, serial, again } = &pending.request
+            && let Some(subscription) = self.subscriptions.of_consumer(queue.as_str(), *serial)
         {
             match &outcome {
                 Ok(_) => subscription.live = true,
@@ -431,7 +450,7 @@ impl State {
                     let error = Error::new(error.kind().clone());
                     fx.wakers.extend(subscription.end(error));
                 }
-                Err(_) if !subscription.live => drop(self.subscriptions.remove(queue)),
+                Err(_) if !subscription.live => drop(self.subscriptions.remove(queue.as_str())),
                 Err(_) => {}
             }
         }

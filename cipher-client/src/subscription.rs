@@ -1,7 +1,7 @@
 //! The consumers of one client, and the deliveries that wait for them.
 
+use crate::line::QueueName;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::incoming::Incoming;
@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// One `consume`, across all connections.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub queue: Arc<str>,
+    pub queue: QueueName,
     /// Tells this subscription from a later one of the same queue.
     pub serial: u64,
     pub prefetch: u32,
@@ -27,7 +27,7 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn new(queue: Arc<str>, serial: u64, prefetch: u32) -> Self {
+    pub(crate) fn new(queue: QueueName, serial: u64, prefetch: u32) -> Self {
         Self {
             queue,
             serial,
@@ -88,13 +88,13 @@ impl Subscription {
 /// All of them, by queue: the broker knows one a queue and connection.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
-    by_queue: HashMap<Arc<str>, Subscription>,
+    by_queue: HashMap<QueueName, Subscription>,
     serial: u64,
 }
 
 impl Subscriptions {
     /// A place for a new consumer, unless the queue has one.
-    pub(crate) fn open(&mut self, queue: &Arc<str>, prefetch: u32) -> Option<u64> {
+    pub(crate) fn open(&mut self, queue: &QueueName, prefetch: u32) -> Option<u64> {
         if self.by_queue.contains_key(queue) {
             return None;
         }
@@ -127,10 +127,10 @@ impl Subscriptions {
 
     /// Queues and credits to ask for on a new connection, in the order in
     /// which their consumers came.
-    pub(crate) fn live(&self) -> Vec<(Arc<str>, u32)> {
+    pub(crate) fn live(&self) -> Vec<(QueueName, u64, u32)> {
         let mut live: Vec<_> = self.by_queue.values().filter(|one| one.live).collect();
         live.sort_by_key(|one| one.serial);
-        live.into_iter().map(|one| (one.queue.clone(), one.prefetch)).collect()
+        live.into_iter().map(|one| (one.queue.clone(), one.serial, one.prefetch)).collect()
     }
 
     /// The next item of a consumer; `None` when there will be no more.

@@ -1,0 +1,308 @@
+//! A message in a consumer's hand, and the lease that has to be settled.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ciphermq_protocol::Command;
+
+use crate::incoming::{Head, Incoming};
+use crate::repeats::Mark;
+use crate::shared::{Handle, Reply};
+use crate::{Error, Result};
+
+/// A message leased to this client, its body opened.
+///
+/// It owns its acknowledgement: [`ack`](Self::ack), [`nack`](Self::nack),
+/// [`release`](Self::release) and [`reject`](Self::reject) consume it. One that
+/// is dropped without any of them is released: the message goes back to its
+/// place in the queue at once and no attempt is used up. (An
+/// [`Undecryptable`] is not: see there.)
+///
+/// When the connection it came by is lost, the broker takes the lease back and
+/// delivers the message again; settling the old delivery fails with
+/// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) then.
+#[must_use = "dropping a delivery puts the message back into its queue"]
+pub struct Delivery<Body = Vec<u8>> {
+    lease: Lease,
+    body: Body,
+    /// Set when repeated deliveries are recognised: done with the ack.
+    mark: Option<Mark>,
+}
+
+/// A message leased to this client, as its publisher sealed it.
+pub type RawDelivery = Delivery<String>;
+
+/// A message that does not open with the keys at hand; comes with the error
+/// that says so, see [`Error::into_undecryptable`].
+///
+/// Settle it ([`reject`](Delivery::reject) moves it to the dead-letter queue).
+/// Dropping it leaves the lease to run out, so that a message nobody can read
+/// comes back slowly, and ends in the dead-letter queue with its attempts.
+pub type Undecryptable = Delivery<Sealed>;
+
+/// The envelope of an [`Undecryptable`].
+#[derive(Debug)]
+pub struct Sealed(pub(crate) String);
+
+impl Delivery<Vec<u8>> {
+    /// The opened message.
+    pub fn plaintext(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The opened message without a copy; what stays behind is empty, and
+    /// still has to be settled.
+    pub fn take_plaintext(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.body)
+    }
+}
+
+impl Delivery<String> {
+    /// The envelope, byte for byte as it was published.
+    pub fn envelope(&self) -> &str {
+        &self.body
+    }
+}
+
+impl Delivery<Sealed> {
+    /// The envelope, byte for byte as it was published.
+    pub fn envelope(&self) -> &str {
+        &self.body.0
+    }
+}
+
+impl<Body> Delivery<Body> {
+    /// The id its publisher gave it.
+    pub fn message_id(&self) -> &str {
+        self.lease.head.id()
+    }
+
+    /// Which delivery this is, counting those that used up an attempt: 1 is
+    /// the first.
+    pub fn attempt(&self) -> u32 {
+        self.lease.head.attempt
+    }
+
+    /// The exchange it was published to.
+    pub fn exchange(&self) -> &str {
+        self.lease.head.exchange()
+    }
+
+    /// The key it was published with.
+    pub fn routing_key(&self) -> &str {
+        self.lease.head.routing_key()
+    }
+
+    /// The queue it came from.
+    pub fn queue(&self) -> &str {
+        self.lease.head.queue.as_str()
+    }
+
+    /// When the broker took it, in milliseconds since 1970-01-01 UTC.
+    pub fn published_ms(&self) -> u64 {
+        self.lease.head.published_ms
+    }
+
+    /// In a dead-letter queue: the queue it was in, and why it left
+    /// (`rejected`, `attempts`, `too-long`).
+    pub fn dead_letter(&self) -> Option<(&str, &str)> {
+        self.lease.head.dead_letter()
+    }
+
+    /// Done with the message: it is never delivered again.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when it will be delivered
+    /// again; [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) when no
+    /// answer came in time.
+    pub async fn ack(self) -> Result<()> {
+        self.ack_later()?.await
+    }
+
+    /// Like [`ack`](Self::ack), without waiting: the acknowledgement is on its
+    /// way when this returns, and [`Settled`] tells when the broker has it. A
+    /// `Settled` that is dropped takes nothing back.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when that is known already.
+    pub fn ack_later(mut self) -> Result<Settled> {
+        if let Some(mark) = self.mark.take() {
+            mark.done()?;
+        }
+        self.lease.settle(Verdict::Ack)
+    }
+
+    /// Back into the queue, at once or after `delay`; uses up an attempt.
+    ///
+    /// # Errors
+    ///
+    /// As [`ack`](Self::ack).
+    pub async fn nack(mut self, delay: Option<Duration>) -> Result<()> {
+        self.mark = None;
+        self.lease.settle(Verdict::Nack(delay))?.await
+    }
+
+    /// Back into the queue at once; uses up no attempt. For a message that
+    /// was not tried.
+    ///
+    /// # Errors
+    ///
+    /// As [`ack`](Self::ack).
+    pub async fn release(mut self) -> Result<()> {
+        self.mark = None;
+        self.lease.settle(Verdict::Release)?.await
+    }
+
+    /// Into the dead-letter queue of its queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`ack`](Self::ack), and
+    /// [`Refused`](crate::ErrorKind::Refused) with `NOT_ALLOWED` for a message
+    /// that is in a dead-letter queue already.
+    pub async fn reject(mut self) -> Result<()> {
+        self.mark = None;
+        self.lease.settle(Verdict::Reject)?.await
+    }
+
+    /// The lease starts anew from now, as long as its queue gives.
+    ///
+    /// # Errors
+    ///
+    /// As [`ack`](Self::ack).
+    pub async fn touch(&self) -> Result<()> {
+        self.lease.touch().await
+    }
+
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        self.mark = Some(mark);
+    }
+
+    /// Settles without anybody waiting for the answer.
+    pub(crate) fn settle_later(mut self, verdict: Verdict) {
+        self.mark = None;
+        // A lease that is lost already needs no settling.
+        drop(self.lease.settle(verdict));
+    }
+
+    /// The same lease around another body.
+    pub(crate) fn with_body<Other>(self, body: Other) -> (Delivery<Other>, Body) {
+        (Delivery { lease: self.lease, body, mark: self.mark }, self.body)
+    }
+
+    pub(crate) fn epoch(&self) -> Arc<AtomicU64> {
+        self.lease.epoch.clone()
+    }
+
+    /// Nothing happens when this delivery is dropped: another one has its lease.
+    pub(crate) fn disarm(mut self) {
+        self.lease.on_drop = OnDrop::Leave;
+    }
+}
+
+impl RawDelivery {
+    pub(crate) fn new(incoming: Incoming, handle: Arc<Handle>) -> Self {
+        let Incoming { head, envelope, epoch } = incoming;
+        let epoch = Arc::new(AtomicU64::new(epoch));
+        let lease = Lease { head, epoch, handle, on_drop: OnDrop::Release };
+        Self { lease, body: envelope, mark: None }
+    }
+
+    pub(crate) fn into_undecryptable(mut self) -> Undecryptable {
+        self.lease.on_drop = OnDrop::Leave;
+        let envelope = std::mem::take(&mut self.body);
+        self.with_body(Sealed(envelope)).0
+    }
+}
+
+impl<Body> fmt::Debug for Delivery<Body> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the body: logs are read by others than messages are.
+        f.debug_struct("Delivery")
+            .field("message_id", &self.message_id())
+            .field("queue", &self.queue())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer to come about a settled delivery.
+#[derive(Debug)]
+pub struct Settled(Reply);
+
+impl Future for Settled {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.map(drop))
+    }
+}
+
+/// What becomes of a leased message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Verdict {
+    Ack,
+    Nack(Option<Duration>),
+    Release,
+    Reject,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnDrop {
+    Release,
+    Leave,
+}
+
+#[derive(Debug)]
+struct Lease {
+    head: Head,
+    /// The connection that holds it. A repeated delivery of the same message
+    /// moves it to its own.
+    epoch: Arc<AtomicU64>,
+    handle: Arc<Handle>,
+    on_drop: OnDrop,
+}
+
+impl Lease {
+    fn settle(&mut self, verdict: Verdict) -> Result<Settled> {
+        self.on_drop = OnDrop::Leave;
+        self.send(&self.command(verdict)).map(Settled)
+    }
+
+    async fn touch(&self) -> Result<()> {
+        let queue = Some(self.head.queue.name());
+        let line = crate::line::encode(&Command::Touch { id: self.head.id(), queue, lease_ms: None });
+        self.handle.shared.touch(self.epoch.load(Ordering::Acquire), line).await
+    }
+
+    fn command(&self, verdict: Verdict) -> Command<'_> {
+        let (id, queue) = (self.head.id(), Some(self.head.queue.name()));
+        match verdict {
+            Verdict::Ack => Command::Ack { id, queue },
+            Verdict::Nack(delay) => Command::Nack { id, queue, delay_ms: delay.map(crate::line::millis) },
+            Verdict::Release => Command::Release { id, queue },
+            Verdict::Reject => Command::Reject { id, queue },
+        }
+    }
+
+    fn send(&self, command: &Command<'_>) -> Result<Reply, Error> {
+        let line = crate::line::encode(command);
+        self.handle.shared.settle(self.epoch.load(Ordering::Acquire), line)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.on_drop == OnDrop::Release {
+            // One that is lost already is back in its queue.
+            drop(self.send(&self.command(Verdict::Release)));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Publishing in two steps: accepted into the window, then acknowledged.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::Result;
+use crate::client::Client;
+use crate::crypto::{PublicKey, Sealer, SessionPolicy};
+use crate::shared::Reply;
+
+/// Seals messages for one recipient and publishes them to one exchange with
+/// one key. Cheap to clone; clones share the session key and the window.
+#[derive(Clone)]
+pub struct Publisher {
+    client: Client,
+    exchange: Arc<str>,
+    key: Arc<str>,
+    sealer: Arc<Sealer>,
+}
+
+impl Publisher {
+    pub(crate) fn new(client: Client, exchange: &str, key: &str, sealer: Arc<Sealer>) -> Self {
+        Self { client, exchange: exchange.into(), key: key.into(), sealer }
+    }
+
+    /// Seals and publishes one message under a new random id.
+    ///
+    /// The first `await` ends when the message has its place in the window:
+    /// from there on it is sent, and sent again after a lost connection, until
+    /// it is confirmed or its deadline passes. The [`Confirm`] tells when the
+    /// broker has it.
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](crate::ErrorKind::Timeout) when the window stays full;
+    /// [`TooLarge`](crate::ErrorKind::TooLarge); those of sealing.
+    ///
+    /// ```no_run
+    /// # async fn example(publisher: cipher_client::Publisher) -> cipher_client::Result<()> {
+    /// let first = publisher.publish("one").await?;
+    /// let second = publisher.publish("two").await?; // does not wait for the first
+    /// println!("{} and {}", first.await?.message_id(), second.await?.message_id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish(&self, plaintext: impl AsRef<[u8]>) -> Result<Confirm> {
+        let sealed = self.sealer.seal(plaintext.as_ref())?;
+        self.client.publish_raw(&self.exchange, &self.key, &sealed.envelope, &sealed.message_id).await
+    }
+
+    /// Like [`publish`](Self::publish) with the caller's id. An id the broker
+    /// knows from an earlier publish to the exchange is confirmed and not
+    /// stored again: publishing again after
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) is safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    pub async fn publish_with_id(&self, id: &str, plaintext: impl AsRef<[u8]>) -> Result<Confirm> {
+        let sealed = self.sealer.seal_with_id(id, plaintext.as_ref())?;
+        self.client.publish_raw(&self.exchange, &self.key, &sealed.envelope, id).await
+    }
+
+    /// Seals and publishes many messages with few requests, see
+    /// [`Client::publish_batch_raw`].
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    pub async fn publish_batch<T: AsRef<[u8]>>(&self, plaintexts: impl IntoIterator<Item = T>) -> Result<BatchConfirm> {
+        let sealed = plaintexts.into_iter().map(|text| self.sealer.seal(text.as_ref()));
+        let sealed: Vec<_> = sealed.collect::<Result<_>>()?;
+        let messages = sealed.iter().map(|one| (one.envelope.as_str(), one.message_id.as_str()));
+        self.client.publish_batch_raw(&self.exchange, &self.key, messages).await
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("exchange", &self.exchange).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// The broker has the message: it is stored, and will be delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ack {
+    id: Arc<str>,
+}
+
+impl Ack {
+    /// The id of the message.
+    pub fn message_id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// Becomes the broker's acknowledgement of one publish.
+///
+/// Fails with [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) when none
+/// came before the deadline, with [`Timeout`](crate::ErrorKind::Timeout) when
+/// the message was never sent because there was no connection, and with
+/// [`Refused`](crate::ErrorKind::Refused) when the broker said no. Dropping it
+/// does not take the message back.
+#[derive(Debug)]
+#[must_use = "only the confirmation says that the broker has the message"]
+pub struct Confirm {
+    reply: Reply,
+    id: Arc<str>,
+}
+
+impl Confirm {
+    pub(crate) fn new(reply: Reply, id: Arc<str>) -> Self {
+        Self { reply, id }
+    }
+
+    /// The id of the message.
+    pub fn message_id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Future for Confirm {
+    type Output = Result<Ack>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = Pin::new(&mut self.reply).poll(cx);
+        answer.map(|answer| answer.map(|_| Ack { id: self.id.clone() }))
+    }
+}
+
+/// Becomes the broker's acknowledgements of a batch, in its order.
+///
+/// On an error some messages of the batch may be stored; publishing all of
+/// them again with the same ids stores the rest.
+#[derive(Debug)]
+#[must_use = "only the confirmation says that the broker has the messages"]
+pub struct BatchConfirm {
+    requests: Vec<(Reply, Arc<[Arc<str>]>)>,
+}
+
+impl BatchConfirm {
+    pub(crate) fn new(requests: Vec<(Reply, Arc<[Arc<str>]>)>) -> Self {
+        Self { requests }
+    }
+
+    /// Waits for all of them.
+    ///
+    /// # Errors
+    ///
+    /// The first error, as for [`Confirm`], after all requests are answered.
+    pub async fn all(self) -> Result<Vec<Ack>> {
+        let mut acks = Vec::new();
+        let mut first_error = Ok(());
+        for (reply, ids) in self.requests {
+            match reply.await {
+                Ok(_) => acks.extend(ids.iter().map(|id| Ack { id: id.clone() })),
+                Err(error) => first_error = first_error.and(Err(error)),
+            }
+        }
+        first_error.map(|()| acks)
+    }
+}
+
+/// What a [`Publisher`] can be made from: a public key, or a [`Sealer`] with
+/// its own policy.
+pub trait IntoSealer {
+    /// The sealer.
+    ///
+    /// # Errors
+    ///
+    /// [`Key`](crate::ErrorKind::Key) or
+    /// [`KeyTooSmall`](crate::ErrorKind::KeyTooSmall).
+    fn into_sealer(self) -> Result<Arc<Sealer>>;
+}
+
+impl IntoSealer for &PublicKey {
+    fn into_sealer(self) -> Result<Arc<Sealer>> {
+        Sealer::new(self, SessionPolicy::default()).map(Arc::new)
+    }
+}
+
+impl IntoSealer for PublicKey {
+    fn into_sealer(self) -> Result<Arc<Sealer>> {
+        (&self).into_sealer()
+    }
+}
+
+impl IntoSealer for Sealer {
+    fn into_sealer(self) -> Result<Arc<Sealer>> {
+        Ok(Arc::new(self))
+    }
+}
+
+impl IntoSealer for Arc<Sealer> {
+    fn into_sealer(self) -> Result<Arc<Sealer>> {
+        Ok(self)
+    }
+}
