@@ -23,6 +23,9 @@ const WRAPPED_BYTES_MAX: usize = super::keys::RSA_BITS_MAX / 8;
 /// What CipherMQ 1.3 and later wrap a session key into: a sealed box of X25519.
 const SEALED_BOX_BYTES: usize = 80;
 
+/// Longest nonce that is told apart from nonsense: GCM takes any length, we two.
+const NONCE_BYTES_READ: usize = 48;
+
 /// A parsed envelope: nothing in it is authenticated yet, and it has no way to
 /// the plaintext but [`super::Opener::open`].
 #[derive(Debug)]
@@ -81,7 +84,7 @@ impl<'a> Envelope<'a> {
     }
 
     fn nonce(&self) -> Result<Nonce> {
-        let mut bytes = [0; 18];
+        let mut bytes = [0; NONCE_BYTES_READ];
         let len = base64::decode_into(Member::Nonce.name(), &self.nonce, &mut bytes)?;
         Nonce::new(&bytes[..len]).ok_or(unsupported("a nonce of neither 12 nor 16 bytes"))
     }
