@@ -1,0 +1,99 @@
+"""The exceptions of the package, each also a kind of a built-in one.
+
+Texts say what to do next. They never hold a part of a message or of a key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from ciphermq import Message
+
+__all__ = [
+    "CipherMQError",
+    "Closed",
+    "ConnectionLost",
+    "DecryptError",
+    "EnvelopeError",
+    "ForkError",
+    "Full",
+    "KeyFormatError",
+    "LeaseLost",
+    "OutcomeUnknown",
+    "ProtocolError",
+    "Refused",
+    "Throttled",
+    "Timeout",
+]
+
+
+class CipherMQError(Exception):
+    """The root: whatever goes wrong in this package, arguments excepted."""
+
+
+class ConnectionLost(CipherMQError, ConnectionError):
+    """There is no broker to be reached, or it went away and did not come back in time."""
+
+
+class Timeout(CipherMQError, TimeoutError):
+    """The deadline passed before anything was sent: nothing has happened."""
+
+
+class OutcomeUnknown(Timeout):
+    """The deadline passed after sending: it may have happened. Publish again with the same `message_id`."""
+
+    message_id: Optional[str] = None
+    """The id to use again, where there is one."""
+
+
+class Refused(CipherMQError):
+    """The broker said no."""
+
+    code: str = ""
+    """The broker's word for the reason, stable: `NO_ROUTE`, `NOT_FOUND`, … (docs/protocol.md, section 7)."""
+
+
+class Full(Refused):
+    """The queue or the broker's store is full. Consuming and acknowledging still work; publish later."""
+
+
+class LeaseLost(CipherMQError):
+    """The message was settled too late: it will be, or was, delivered again."""
+
+
+class Closed(CipherMQError):
+    """The sender or receiver was closed."""
+
+
+class DecryptError(CipherMQError, ValueError):
+    """The message does not open with this key. Every cause looks the same on purpose."""
+
+    message: Optional[Message] = None
+    """On receiving: the message, still to be settled (`reject` moves it to the dead-letter queue)."""
+
+
+class EnvelopeError(CipherMQError, ValueError):
+    """Not an envelope, or one of a kind or size this package does not handle; no key was touched."""
+
+    message: Optional[Message] = None
+    """On receiving: the message, still to be settled."""
+
+
+class Throttled(CipherMQError):
+    """Too many messages failed to open lately, so this one was not tried; release it and try later."""
+
+    message: Optional[Message] = None
+    """On receiving: the message, still to be settled."""
+
+
+class KeyFormatError(CipherMQError, ValueError):
+    """A key cannot be read or used; the text says why."""
+
+
+class ProtocolError(CipherMQError):
+    """What answers at the address is not a CipherMQ broker this package understands."""
+
+
+class ForkError(CipherMQError, RuntimeError):
+    """The object was made before a fork and does not work in the child: make a new one there."""
