@@ -1,0 +1,247 @@
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Instant as StdInstant;
+
+use ciphermq_broker::Broker;
+use ciphermq_journal::Doorbell;
+use ciphermq_protocol::{Code, Decoder};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, sleep_until};
+use tracing::{debug, info};
+
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::session::{OUTPUT_BYTES_MAX, Received, TextSession};
+
+/// What every connection of a server shares.
+#[derive(Debug)]
+pub(crate) struct ConnectionContext {
+    /// The time.
+    pub(crate) clock: Clock,
+    /// Bounds and pauses.
+    pub(crate) limits: SessionLimits,
+    /// Becomes true when the server stops.
+    pub(crate) shutdown: watch::Receiver<bool>,
+    /// What is counted.
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Bounds and pauses of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionLimits {
+    /// Bytes of a line, LF included.
+    pub(crate) max_line: usize,
+    /// Milliseconds between a reply and the next push in legacy mode.
+    pub(crate) legacy_pause_ms: u64,
+    /// Milliseconds a connection may take none of the output waiting for it.
+    pub(crate) slow_reader_ms: u64,
+}
+
+/// Buffers of a connection that has been quiet this long are given back.
+const IDLE_SHRINK: Duration = Duration::from_secs(5);
+/// Buffers up to this size are not worth giving back.
+const IDLE_BYTES: usize = 8 * 1024;
+
+/// Serves one connection to its end.
+pub(crate) async fn drive(stream: TcpStream, broker: &Broker, context: Arc<ConnectionContext>) {
+    let bell = Arc::new(Doorbell::new());
+    let link = broker.connect(Arc::clone(&bell));
+    let connection = link.id().0;
+    context.counters.connection_opened();
+    let peer = stream.peer_addr().map_or_else(|_| "gone".to_owned(), |peer| peer.to_string());
+    info!(connection, peer, "Client connected");
+    let session = TextSession::new(link, Arc::clone(&context));
+    let input = Decoder::new(context.limits.max_line);
+    let shutdown = context.shutdown.clone();
+    let mut driver = Driver { stream, session, input, output: Output::default(), bell, shutdown, context };
+    let end = driver.run().await;
+    let Driver { session, context, .. } = driver;
+    session.close(context.clock.now());
+    context.counters.connection_closed();
+    match end {
+        Ok(reason) => info!(connection, reason, "Client disconnected"),
+        Err(error) => info!(connection, %error, "Client disconnected"),
+    }
+}
+
+struct Driver {
+    stream: TcpStream,
+    session: TextSession,
+    input: Decoder,
+    output: Output,
+    bell: Arc<Doorbell>,
+    shutdown: watch::Receiver<bool>,
+    context: Arc<ConnectionContext>,
+}
+
+/// Bytes on their way to the socket.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// Since when the socket has taken nothing of it.
+    stalled: Option<Instant>,
+}
+
+/// What woke the driver.
+enum Woken {
+    Socket(tokio::io::Ready),
+    Bell,
+    Shutdown,
+    Time,
+}
+
+impl Driver {
+    /// Bytes in, requests done, bytes out, until one side ends it.
+    async fn run(&mut self) -> io::Result<&'static str> {
+        let mut peer_ended = false;
+        loop {
+            let received = self.work();
+            self.output.send(&self.stream)?;
+            if self.session.is_finished() && self.output.is_empty() {
+                return Ok(if peer_ended { "end of input" } else { "closed by us" });
+            }
+            // Lines are left, and what stopped us has gone out: go on before reading more.
+            if received == Received::Part && self.wants_input() {
+                tokio::task::coop::consume_budget().await;
+                continue;
+            }
+            match self.wait(!peer_ended).await? {
+                Woken::Socket(ready) if ready.is_readable() && !peer_ended => peer_ended = self.read()?,
+                Woken::Shutdown => self.say_closing(Code::ShuttingDown, "the server is stopping; connect again"),
+                Woken::Time => self.check_time()?,
+                Woken::Socket(_) | Woken::Bell => {}
+            }
+            if peer_ended {
+                self.work();
+                self.session.end();
+            }
+        }
+    }
+
+    /// Requests that can be done, then everything that can be said.
+    fn work(&mut self) -> Received {
+        let now = self.context.clock.now();
+        if self.session.is_taken_over() {
+            self.say_closing(Code::TakenOver, "another connection opened this session");
+        }
+        let mut received = Received::Part;
+        if self.output.len() < OUTPUT_BYTES_MAX {
+            let started = StdInstant::now();
+            received = self.session.receive(&mut self.input, now);
+            self.context.counters.record(self.session.take_tally(), started.elapsed());
+        }
+        self.output.forget_sent();
+        self.session.transmit(&mut self.output.bytes, now);
+        received
+    }
+
+    fn wants_input(&self) -> bool {
+        self.session.wants_requests() && self.output.len() < OUTPUT_BYTES_MAX
+    }
+
+    async fn wait(&mut self, may_read: bool) -> io::Result<Woken> {
+        let now = self.context.clock.now();
+        let pace = self.session.poll_timeout(now).map(|at| self.context.clock.instant(at));
+        let slow = self.output.stalled.map(|since| since + self.slow_reader());
+        let idle =
+            (self.input.capacity() + self.output.bytes.capacity() > IDLE_BYTES).then(|| Instant::now() + IDLE_SHRINK);
+        let deadline = [pace, slow, idle].into_iter().flatten().min();
+        let interest = match (may_read && self.wants_input(), !self.output.is_empty()) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        };
+        let bell = std::future::poll_fn(|context| self.bell.poll_rung(context));
+        tokio::select! {
+            biased;
+            () = bell => Ok(Woken::Bell),
+            ready = self.stream.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => {
+                Ok(Woken::Socket(ready?))
+            }
+            // An error means the sender is gone, which only happens at the end of the server.
+            _ = self.shutdown.wait_for(|stopping| *stopping), if !self.session.is_ending() => Ok(Woken::Shutdown),
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Ok(Woken::Time),
+        }
+    }
+
+    /// True when the peer has ended its side.
+    fn read(&mut self) -> io::Result<bool> {
+        match self.stream.try_read(self.input.spare()) {
+            Ok(0) => Ok(true),
+            Ok(count) => {
+                self.input.advance(count);
+                Ok(false)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn check_time(&mut self) -> io::Result<()> {
+        if self.output.stalled.is_some_and(|since| since.elapsed() >= self.slow_reader()) {
+            return Err(io::Error::new(ErrorKind::TimedOut, "SLOW_READER: took nothing of its output for too long"));
+        }
+        if self.output.is_empty() && !self.input.is_mid_line() {
+            debug!("giving back the buffers of a quiet connection");
+            self.input.shrink();
+            self.output = Output::default();
+        }
+        Ok(())
+    }
+
+    /// Whatever was answered has gone out before; nothing more is read.
+    fn say_closing(&mut self, code: Code, text: &str) {
+        if !self.session.is_ending() {
+            self.session.end();
+            self.session.closing(&mut self.output.bytes, code, text);
+        }
+    }
+
+    fn slow_reader(&self) -> Duration {
+        Duration::from_millis(self.context.limits.slow_reader_ms)
+    }
+}
+
+impl Output {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes what the socket takes now.
+    fn send(&mut self, stream: &TcpStream) -> io::Result<()> {
+        while !self.is_empty() {
+            match stream.try_write(&self.bytes[self.sent..]) {
+                Ok(count) => {
+                    self.sent += count;
+                    self.stalled = None;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.stalled.get_or_insert_with(Instant::now);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.forget_sent();
+        Ok(())
+    }
+
+    /// Makes the buffer start with what was not sent; cheap when all was.
+    fn forget_sent(&mut self) {
+        if self.is_empty() {
+            self.bytes.clear();
+            self.sent = 0;
+        } else if self.sent >= OUTPUT_BYTES_MAX {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What a connection says and hears, without the connection: bytes and time in, bytes out.
+
+mod answers;
+mod pace;
+mod refusal;
+mod replies;
+mod requests;
+mod text;
+
+pub(crate) use text::{OUTPUT_BYTES_MAX, Received, TextSession};
