@@ -52,10 +52,10 @@ impl PublicKey {
     ///
     /// [`ErrorKind::Key`]; a private key, a certificate or another algorithm is named.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self> {
-        let pem = pem_text(pem.as_ref())?;
-        let key = match pem_label(pem) {
-            Some("PUBLIC KEY") => RsaPublicKey::from_public_key_pem(pem).map_err(unreadable),
-            Some("RSA PUBLIC KEY") => RsaPublicKey::from_pkcs1_pem(pem).map_err(unreadable),
+        let (label, pem) = pem_block(pem.as_ref())?;
+        let key = match label {
+            "PUBLIC KEY" => RsaPublicKey::from_public_key_pem(pem).map_err(unreadable),
+            "RSA PUBLIC KEY" => RsaPublicKey::from_pkcs1_pem(pem).map_err(unreadable),
             label => Err(Error::key(wrong_label_for_public(label))),
         }?;
         Self::from_rsa(key)
@@ -193,11 +193,11 @@ impl PrivateKey {
     ///
     /// [`ErrorKind::Key`]; an encrypted key, a public one or another algorithm is named.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self> {
-        let pem = pem_text(pem.as_ref())?;
-        let key = match pem_label(pem) {
-            _ if is_encrypted(pem) => Err(Error::key(ENCRYPTED)),
-            Some("PRIVATE KEY") => RsaPrivateKey::from_pkcs8_pem(pem).map_err(unreadable),
-            Some("RSA PRIVATE KEY") => RsaPrivateKey::from_pkcs1_pem(pem).map_err(unreadable),
+        let (label, pem) = pem_block(pem.as_ref())?;
+        let key = match label {
+            _ if is_encrypted(label, pem) => Err(Error::key(ENCRYPTED)),
+            "PRIVATE KEY" => RsaPrivateKey::from_pkcs8_pem(pem).map_err(unreadable),
+            "RSA PRIVATE KEY" => RsaPrivateKey::from_pkcs1_pem(pem).map_err(unreadable),
             label => Err(Error::key(wrong_label_for_private(label))),
         }?;
         Self::from_rsa(key)
@@ -294,40 +294,41 @@ fn check_size(bits: usize, legacy: bool) -> Result<()> {
     Ok(())
 }
 
-fn pem_text(pem: &[u8]) -> Result<&str> {
-    let text = std::str::from_utf8(pem).map_err(|_| Error::key("not a PEM text"))?;
-    Ok(text.trim_start())
+/// The label and the text of the first PEM block; what stands round it is left out.
+fn pem_block(pem: &[u8]) -> Result<(&str, &str)> {
+    let text = std::str::from_utf8(pem).map_err(|_| Error::key(NOT_PEM))?;
+    first_block(text).ok_or(Error::key(NOT_PEM))
 }
 
-/// The label of the first PEM block.
-fn pem_label(pem: &str) -> Option<&str> {
-    let (_, rest) = pem.split_once("-----BEGIN ")?;
-    rest.split_once("-----").map(|(label, _)| label)
+fn first_block(text: &str) -> Option<(&str, &str)> {
+    const BEGIN: &str = "-----BEGIN ";
+    const END: &str = "\n-----END ";
+    let text = &text[text.find(BEGIN)?..];
+    let (label, _) = text[BEGIN.len()..].split_once("-----")?;
+    let end = text.find(END)? + END.len() + label.len() + "-----".len();
+    Some((label, text.get(..end)?))
 }
 
-fn is_encrypted(pem: &str) -> bool {
-    pem.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || pem.contains("Proc-Type: 4,ENCRYPTED")
+fn is_encrypted(label: &str, pem: &str) -> bool {
+    label == "ENCRYPTED PRIVATE KEY" || pem.contains("Proc-Type: 4,ENCRYPTED")
 }
 
-const ENCRYPTED: &str = "encrypted with a passphrase; decrypt it first (openssl pkey -in <file> -out <new file>)";
+const NOT_PEM: &str = "not a PEM text";
 const NO_PEM: &str = "cannot be written as PEM";
+const ENCRYPTED: &str = "encrypted with a passphrase; decrypt it first (openssl pkey -in <file> -out <new file>)";
 
-fn wrong_label_for_public(label: Option<&str>) -> &'static str {
+fn wrong_label_for_public(label: &str) -> &'static str {
     match label {
-        Some("PRIVATE KEY" | "RSA PRIVATE KEY" | "ENCRYPTED PRIVATE KEY") => {
-            "this is a private key, a public one is needed"
-        }
-        Some("CERTIFICATE") => "this is a certificate, a public key is needed",
-        Some(_) => "neither PUBLIC KEY nor RSA PUBLIC KEY",
-        None => "not a PEM text",
+        "PRIVATE KEY" | "RSA PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => "this is a private key, a public one is needed",
+        "CERTIFICATE" => "this is a certificate, a public key is needed",
+        _ => "neither PUBLIC KEY nor RSA PUBLIC KEY",
     }
 }
 
-fn wrong_label_for_private(label: Option<&str>) -> &'static str {
+fn wrong_label_for_private(label: &str) -> &'static str {
     match label {
-        Some("PUBLIC KEY" | "RSA PUBLIC KEY") => "this is a public key, a private one is needed",
-        Some(_) => "neither PRIVATE KEY nor RSA PRIVATE KEY",
-        None => "not a PEM text",
+        "PUBLIC KEY" | "RSA PUBLIC KEY" => "this is a public key, a private one is needed",
+        _ => "neither PRIVATE KEY nor RSA PRIVATE KEY",
     }
 }
 

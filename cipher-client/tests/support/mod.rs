@@ -1,6 +1,7 @@
 //! The vectors of tests/vectors/envelope-v1.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first thing that fails")]
 
 use std::path::Path;
 
