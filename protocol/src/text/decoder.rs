@@ -42,7 +42,7 @@ impl Decoder {
         Self { buffer: Vec::new(), start: 0, scanned: 0, end: 0, max_line, filled: false }
     }
 
-    /// Where the next read goes. Empty only when lines that nobody took fill the buffer up to its bound.
+    /// Where the next read goes. Take all lines first: lines that nobody takes pile up to the bound, and then this is empty.
     pub fn spare(&mut self) -> &mut [u8] {
         self.make_room();
         &mut self.buffer[self.end..]
@@ -112,10 +112,11 @@ impl Decoder {
     fn make_room(&mut self) {
         if self.start == self.end {
             self.move_to_front();
-            if self.buffer.len() > READ_BYTES {
-                self.buffer.truncate(READ_BYTES);
-                self.buffer.shrink_to_fit();
-            }
+        }
+        if self.buffer.len() > READ_BYTES && self.buffered() < READ_BYTES / 2 {
+            self.move_to_front();
+            self.buffer.truncate(READ_BYTES);
+            self.buffer.shrink_to_fit();
         }
         if self.filled {
             self.filled = false;
@@ -152,4 +153,28 @@ impl Decoder {
 pub struct LineTooLong {
     /// Bytes a line may have, LF included.
     pub max: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_byte_is_searched_twice() {
+        let mut decoder = Decoder::new(1 << 20);
+        for round in 0..40 {
+            let spare = decoder.spare();
+            let count = spare.len().min(3000);
+            spare[..count].fill(b'x');
+            // A line ends now and then, so that what is behind it moves to the front.
+            if round % 7 == 3 {
+                spare[0] = b'\n';
+            }
+            decoder.advance(count);
+            while let Some(_line) = decoder.next_line().expect("120,000 bytes are not too long") {}
+            assert_eq!(decoder.scanned, decoder.end, "round {round}");
+            decoder.spare();
+            assert_eq!(decoder.scanned, decoder.end, "round {round}, after making room");
+        }
+    }
 }
