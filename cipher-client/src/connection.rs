@@ -151,8 +151,9 @@ impl<C: Connect> Connection<C> {
                 }
                 state.rest(cx);
                 state.new_deadline().into_iter().for_each(|at| self.alarm.arm(at));
+                let periods = if state.is_waiting_for_answers() { 2 } else { 1 };
+                self.alarm.arm(link.last_heard + self.options.idle_ping * periods);
             }
-            self.alarm.arm(link.last_heard + self.options.idle_ping * 2);
             if !self.alarm.fires(cx) {
                 return Poll::Pending;
             }
@@ -208,7 +209,6 @@ impl<C: Connect> Connection<C> {
             return Err(Fault::Silent);
         }
         next.into_iter().for_each(|at| self.alarm.arm(at));
-        self.alarm.arm(if now < link.last_heard + idle { link.last_heard + idle } else { link.last_heard + idle * 2 });
         Ok(())
     }
 }
@@ -246,3 +246,6 @@ async fn attend<T>(shared: &Shared, alarm: &mut Alarm, work: impl Future<Output 
     })
     .await
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use crate::line::{self, QueueName};
 use crate::repeats::{Repeats, Seen};
 use crate::request::Request;
 use crate::shared::{Handle, Reply};
+use crate::subscription::Subscription;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a message stays away that was not tried because too many others
@@ -136,11 +137,7 @@ impl RawConsumer {
     /// [`Option`](ErrorKind::Option) outside 1 to 65535.
     pub async fn set_prefetch(&self, prefetch: u32) -> Result<()> {
         check_prefetch(prefetch)?;
-        let mut state = self.handle.shared.lock();
-        if let Some(subscription) = state.subscriptions().of_consumer(self.queue.as_str(), self.serial) {
-            subscription.set_prefetch(prefetch);
-        }
-        drop(state);
+        self.with_own(|own| own.set_prefetch(prefetch));
         self.ask(prefetch).await
     }
 
@@ -164,17 +161,18 @@ impl RawConsumer {
 
     /// Deliveries that wait here to be taken.
     pub fn buffered(&self) -> usize {
-        let mut state = self.handle.shared.lock();
-        let own = state.subscriptions().of_consumer(self.queue.as_str(), self.serial);
-        own.map_or(0, |subscription| subscription.buffered())
+        self.with_own(|own| own.buffered()).unwrap_or_default()
     }
 
     /// Deliveries thrown away because their lease had run out while they
     /// waited here; the broker delivers them again.
     pub fn stale(&self) -> u64 {
+        self.with_own(|own| own.stale).unwrap_or_default()
+    }
+
+    fn with_own<T>(&self, work: impl FnOnce(&mut Subscription) -> T) -> Option<T> {
         let mut state = self.handle.shared.lock();
-        let own = state.subscriptions().of_consumer(self.queue.as_str(), self.serial);
-        own.map_or(0, |subscription| subscription.stale)
+        state.subscriptions().of_consumer(self.queue.as_str(), self.serial).map(work)
     }
 
     async fn ask(&self, prefetch: u32) -> Result<()> {

@@ -30,6 +30,14 @@ impl Pending {
         Self { line, request, slot, deadline, was_written: false, expired: false }
     }
 
+    /// The same request for another connection.
+    pub(crate) fn restarted(mut self) -> Self {
+        if let Request::Batch { confirmed, .. } = &mut self.request {
+            *confirmed = 0;
+        }
+        self
+    }
+
     /// What the caller learns when the deadline passes.
     pub(crate) fn timeout(&self) -> Error {
         match self.was_written && !matches!(self.request, Request::Look | Request::Ping) {

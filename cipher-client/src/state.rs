@@ -275,7 +275,7 @@ impl State {
                 continue;
             }
             match self.after_loss(&pending.request, was_written) {
-                AfterLoss::Resend => self.pending.push_back(pending),
+                AfterLoss::Resend => self.pending.push_back(pending.restarted()),
                 AfterLoss::Done => self.finish(pending, Ok(Answer::Done), fx),
                 AfterLoss::LeaseLost => {
                     let lost = Error::with_source(ErrorKind::LeaseLost, cause.to_string());
@@ -363,8 +363,17 @@ impl State {
             };
             self.finish(pending, Err(error), fx);
         }
-        for mut subscription in self.subscriptions.drain().collect::<Vec<_>>() {
-            fx.wakers.extend(subscription.take_waker());
+        match &ended {
+            Ended::ByOwner => {
+                for mut subscription in self.subscriptions.drain().collect::<Vec<_>>() {
+                    fx.wakers.extend(subscription.take_waker());
+                }
+            }
+            Ended::GaveUp(_) => {
+                for subscription in self.subscriptions.iter_mut() {
+                    fx.wakers.extend(subscription.end(ended.error()));
+                }
+            }
         }
         self.ended = Some(ended);
     }
