@@ -84,11 +84,13 @@ impl Broker {
 
     /// Ends the leases that ran out and the delays that are over.
     pub fn handle_timeout(&self, now: Timestamp) {
-        while let Some(id) = self.shared.state.timers.pop_due(now) {
+        let mut moves = Vec::new();
+        for id in self.shared.state.timers.take_due(now) {
             let Some(queue) = self.shared.state.registry.queue_by_id(id) else { continue };
             let worn_out = queue.handle_timeout(now);
-            self.shared.record(now, worn_out.into_iter().filter_map(|position| Event::worn_out(&queue, position)));
+            moves.extend(worn_out.into_iter().filter_map(|position| Event::worn_out(&queue, position)));
         }
+        self.shared.record(now, moves);
     }
 
     /// Whether the journal works.

@@ -587,10 +587,10 @@ impl Connection {
     /// Ends subscriptions and returns leases. Harmless when repeated.
     fn detach(&self, shared: &Shared, now: Timestamp) {
         let queues = std::mem::take(&mut *self.queues.lock().unwrap_or_else(PoisonError::into_inner));
-        for queue in queues {
-            let worn_out = queue.detach(self.id, now);
-            shared.record(now, worn_out.and_then(|position| Event::worn_out(&queue, position)));
-        }
+        let detach = |queue: &Arc<Queue>| Event::worn_out(queue, queue.detach(self.id, now)?);
+        // Collected first: a dead letter must not arrive in a queue this connection still has to leave.
+        let moves: Vec<Event> = queues.iter().filter_map(detach).collect();
+        shared.record(now, moves);
     }
 }
 

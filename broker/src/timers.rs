@@ -40,12 +40,16 @@ impl Timers {
         self.lock().first().map(|(at, _)| *at)
     }
 
-    /// Takes one queue whose time has come.
-    pub(crate) fn pop_due(&self, now: Timestamp) -> Option<QueueId> {
+    /// Takes the queues whose time has come, in the order they were declared: what happens at one time must not
+    /// depend on which queue announced itself first.
+    pub(crate) fn take_due(&self, now: Timestamp) -> BTreeSet<QueueId> {
         let mut wakeups = self.lock();
-        let &(at, queue) = wakeups.first().filter(|(at, _)| *at <= now)?;
-        wakeups.remove(&(at, queue));
-        Some(queue)
+        let mut due = BTreeSet::new();
+        while let Some(&(at, queue)) = wakeups.first().filter(|(at, _)| *at <= now) {
+            wakeups.remove(&(at, queue));
+            due.insert(queue);
+        }
+        due
     }
 
     /// Rings when an earlier wake-up than all others was announced.

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use ciphermq_journal::Position;
 use hashbrown::HashMap;
 
-use super::consumers::Consumers;
+use super::consumers::{Consumers, SubscriptionId};
 use crate::model::LeaseId;
 use crate::{ConnectionId, Message, QueueSettings, Timestamp};
 
@@ -59,7 +59,7 @@ struct Delayed {
 /// Whether a lease occupies credit of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Paid {
-    ByCredit,
+    By(SubscriptionId),
     ByFetch,
 }
 
@@ -158,8 +158,8 @@ impl QueueState {
         if !self.is_ready() {
             return None;
         }
-        let connection = self.consumers.take_turn()?;
-        self.lease_next(connection, Paid::ByCredit, self.settings.lease_ms, now)
+        let (connection, subscription) = self.consumers.take_turn()?;
+        self.lease_next(connection, Paid::By(subscription), self.settings.lease_ms, now)
     }
 
     /// The next message for a connection that asks for one.
@@ -366,8 +366,8 @@ impl QueueState {
     }
 
     fn refund(&mut self, leased: &Leased) {
-        if leased.paid == Paid::ByCredit {
-            self.consumers.return_credit(leased.connection);
+        if let Paid::By(subscription) = leased.paid {
+            self.consumers.return_credit(leased.connection, subscription);
         }
     }
 

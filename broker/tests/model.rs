@@ -1,0 +1,523 @@
+//! Seeded random operations on a broker, compared step by step with a model made of plain deques.
+//!
+//! The model knows no positions, timers or indexes: it scans. Every delivery the broker makes, to whom and in which
+//! order, must be the one the model makes. `CIPHERMQ_SEED=<n> cargo test -p ciphermq-broker --test model` replays.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use ciphermq_broker::{Broker, BrokerOptions, Error, Link, Notice, Publish, QueueOptions, Reason, Settle, Timestamp};
+use ciphermq_journal::Doorbell;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+const OPERATIONS: usize = 120_000;
+const CONNECTIONS: usize = 5;
+const QUEUES: [&str; 2] = ["work", "mail"];
+const LEASE_MS: u64 = 500;
+const MAX_ATTEMPTS: u32 = 3;
+/// Keys and the queues behind them.
+const KEYS: [(&str, &[&str]); 3] = [("w", &["work"]), ("m", &["mail"]), ("both", &["work", "mail"])];
+
+#[test]
+fn every_delivery_is_the_one_a_plain_deque_makes() {
+    let seed = std::env::var("CIPHERMQ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
+    println!("seed {seed}: replay with CIPHERMQ_SEED={seed}");
+    let mut world = World::new(seed);
+    for operation in 0..OPERATIONS {
+        world.step(operation);
+    }
+    world.drain();
+    println!("{} published, {} acknowledged, {} duplicates", world.published, world.acknowledged, world.duplicates);
+    assert!(
+        world.acknowledged > OPERATIONS as u64 / 20 && world.duplicates > 100,
+        "the mix of operations is a real one"
+    );
+}
+
+struct World {
+    random: StdRng,
+    now: Timestamp,
+    broker: Broker,
+    links: Vec<Link>,
+    /// Which connection of the model stands behind each link; a new number for every new connection.
+    ids: Vec<usize>,
+    next_id: usize,
+    model: BTreeMap<String, ModelQueue>,
+    known: HashSet<String>,
+    published: u64,
+    duplicates: u64,
+    acknowledged: u64,
+    purged: u64,
+    /// What the model has delivered to a connection and the test has not yet seen from the broker.
+    expected: BTreeMap<usize, VecDeque<(String, String, u32)>>,
+}
+
+#[derive(Default)]
+struct ModelQueue {
+    messages: VecDeque<ModelMessage>,
+    consumers: Vec<ModelConsumer>,
+    turn: VecDeque<usize>,
+    dead_letter: Option<String>,
+    leases: u64,
+    subscriptions: usize,
+}
+
+struct ModelMessage {
+    id: String,
+    attempts: u32,
+    touched: bool,
+    place: Place,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Ready,
+    Delayed { until: u64 },
+    Leased { connection: usize, deadline: u64, credit: Option<usize>, serial: u64 },
+}
+
+struct ModelConsumer {
+    connection: usize,
+    subscription: usize,
+    limit: usize,
+    used: usize,
+}
+
+impl ModelQueue {
+    /// Delivered before goes first, each group in order of arrival.
+    fn next_ready(&self) -> Option<usize> {
+        let ready = |again: bool| {
+            self.messages.iter().position(|message| message.place == Place::Ready && message.touched == again)
+        };
+        ready(true).or_else(|| ready(false))
+    }
+
+    fn join_turn(&mut self, connection: usize) {
+        let has_credit = self.consumers.iter().any(|it| it.connection == connection && it.used < it.limit);
+        if has_credit && !self.turn.contains(&connection) {
+            self.turn.push_back(connection);
+        }
+    }
+
+    fn return_credit(&mut self, subscription: usize) {
+        if let Some(consumer) = self.consumers.iter_mut().find(|it| it.subscription == subscription) {
+            consumer.used -= 1;
+            let connection = consumer.connection;
+            self.join_turn(connection);
+        }
+    }
+
+    fn lease(&mut self, index: usize, connection: usize, now: u64, credit: Option<usize>) -> (String, u32) {
+        self.leases += 1;
+        let message = &mut self.messages[index];
+        message.touched = true;
+        message.place = Place::Leased { connection, deadline: now + LEASE_MS, credit, serial: self.leases };
+        (message.id.clone(), message.attempts + 1)
+    }
+
+    fn end_lease(&mut self, index: usize) {
+        if let Place::Leased { credit: Some(subscription), .. } = self.messages[index].place {
+            self.return_credit(subscription);
+        }
+        self.messages[index].place = Place::Ready;
+    }
+
+    /// True when the message is worn out and must leave.
+    fn give_back(&mut self, index: usize, uses_attempt: bool, delay: Option<u64>) -> bool {
+        self.end_lease(index);
+        let message = &mut self.messages[index];
+        message.attempts += u32::from(uses_attempt);
+        if self.dead_letter.is_some() && message.attempts >= MAX_ATTEMPTS {
+            return true;
+        }
+        if let Some(until) = delay {
+            message.place = Place::Delayed { until };
+        }
+        false
+    }
+
+    fn held_by(&self, connection: usize) -> Vec<usize> {
+        let serial = |index: &usize| match self.messages[*index].place {
+            Place::Leased { serial, .. } => serial,
+            _ => 0,
+        };
+        let mut held: Vec<usize> = (0..self.messages.len())
+            .filter(
+                |index| matches!(self.messages[*index].place, Place::Leased { connection: it, .. } if it == connection),
+            )
+            .collect();
+        held.sort_by_key(serial);
+        held
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let now = Timestamp(1_000);
+        let options = BrokerOptions { lease_ms: LEASE_MS, max_attempts: MAX_ATTEMPTS, ..Default::default() };
+        let broker = Broker::in_memory(options, now);
+        let mut setup = broker.connect(Arc::new(Doorbell::new()));
+        let mut model = BTreeMap::new();
+        for queue in QUEUES {
+            let _ = setup.declare_queue(queue, &QueueOptions::default(), now).unwrap();
+            let dead_letter = format!("{queue}.dlq");
+            model.insert(queue.to_owned(), ModelQueue { dead_letter: Some(dead_letter.clone()), ..Default::default() });
+        }
+        for (key, queues) in KEYS {
+            for queue in queues {
+                let _ = setup.bind("default_exchange", queue, key, now).unwrap();
+            }
+        }
+        let mut world = World {
+            random: StdRng::seed_from_u64(seed),
+            now,
+            broker,
+            links: Vec::new(),
+            ids: Vec::new(),
+            next_id: 0,
+            model,
+            known: HashSet::new(),
+            published: 0,
+            duplicates: 0,
+            acknowledged: 0,
+            purged: 0,
+            expected: BTreeMap::new(),
+        };
+        (0..CONNECTIONS).for_each(|_| world.connect());
+        world
+    }
+
+    fn connect(&mut self) {
+        self.links.push(self.broker.connect(Arc::new(Doorbell::new())));
+        self.ids.push(self.next_id);
+        self.next_id += 1;
+    }
+
+    fn step(&mut self, operation: usize) {
+        let at = self.random.random_range(0..CONNECTIONS);
+        match self.random.random_range(0..100) {
+            0..22 => self.publish(),
+            22..28 => self.subscribe(at),
+            28..30 => self.cancel(at),
+            30..42 => self.fetch(at),
+            42..86 => self.settle(at),
+            86..88 => self.reconnect(at),
+            88..97 => self.pass_time(),
+            97..98 => self.ack_from_elsewhere(at),
+            _ => self.look_around(operation),
+        }
+        if self.random.random_range(0..5_000) == 0 {
+            self.purge(at);
+        }
+        self.compare_deliveries();
+    }
+
+    fn publish(&mut self) {
+        let (key, queues) = KEYS[self.random.random_range(0..KEYS.len())];
+        // One in eight is a repetition of something published before, long ago or just now.
+        let number = match self.random.random_range(0..8) {
+            0 if self.published > 0 => self.random.random_range(0..self.published),
+            _ => self.published,
+        };
+        let id = format!("message-{number}");
+        let at = self.random.random_range(0..CONNECTIONS);
+        let publish = Publish { exchange: "default_exchange", key, id: &id, envelope: "{}" };
+        self.links[at].publish(publish, self.now).unwrap();
+        let _ = self.links[at].submit().unwrap().unwrap();
+        if !self.known.insert(id.clone()) {
+            self.duplicates += 1;
+            return;
+        }
+        self.published += 1;
+        for queue in queues {
+            self.arrive(queue, &id);
+        }
+    }
+
+    fn arrive(&mut self, queue: &str, id: &str) {
+        let message = ModelMessage { id: id.to_owned(), attempts: 0, touched: false, place: Place::Ready };
+        self.model.entry(queue.to_owned()).or_default().messages.push_back(message);
+        self.dispatch(queue);
+    }
+
+    fn dispatch(&mut self, name: &str) {
+        let queue = self.model.get_mut(name).unwrap();
+        while let Some(index) = queue.next_ready() {
+            let Some(connection) = queue.turn.pop_front() else { return };
+            let Some(consumer) = queue.consumers.iter_mut().find(|it| it.connection == connection) else { continue };
+            if consumer.used >= consumer.limit {
+                continue;
+            }
+            consumer.used += 1;
+            let subscription = consumer.subscription;
+            queue.join_turn(connection);
+            let (id, attempt) = queue.lease(index, connection, self.now.0, Some(subscription));
+            self.expected.entry(connection).or_default().push_back((name.to_owned(), id, attempt));
+        }
+    }
+
+    /// Worn out, or rejected: from one queue to the end of another.
+    fn bury(&mut self, name: &str, index: usize) {
+        let queue = self.model.get_mut(name).unwrap();
+        let message = queue.messages.remove(index).unwrap();
+        let dead_letter = queue.dead_letter.clone().unwrap();
+        self.dispatch(name);
+        self.arrive(&dead_letter, &message.id);
+    }
+
+    fn any_queue(&mut self) -> String {
+        let names: Vec<&String> = self.model.keys().collect();
+        names[self.random.random_range(0..names.len())].clone()
+    }
+
+    fn subscribe(&mut self, at: usize) {
+        let (name, limit) = (self.any_queue(), self.random.random_range(1..6));
+        self.links[at].subscribe(&name, limit, self.now).unwrap();
+        let (connection, queue) = (self.ids[at], self.model.get_mut(&name).unwrap());
+        match queue.consumers.iter_mut().find(|it| it.connection == connection) {
+            Some(consumer) => consumer.limit = limit as usize,
+            None => {
+                queue.subscriptions += 1;
+                let subscription = queue.subscriptions;
+                queue.consumers.push(ModelConsumer { connection, subscription, limit: limit as usize, used: 0 });
+            }
+        }
+        queue.join_turn(connection);
+        self.dispatch(&name);
+    }
+
+    fn cancel(&mut self, at: usize) {
+        let name = self.any_queue();
+        let (connection, queue) = (self.ids[at], self.model.get_mut(&name).unwrap());
+        let subscribed = queue.consumers.iter().any(|it| it.connection == connection);
+        assert_eq!(self.links[at].cancel(&name).is_ok(), subscribed);
+        queue.consumers.retain(|it| it.connection != connection);
+        queue.turn.retain(|it| *it != connection);
+    }
+
+    fn fetch(&mut self, at: usize) {
+        let name = self.any_queue();
+        let fetched = self.links[at].fetch(&name, None, self.now).unwrap();
+        let (connection, now, queue) = (self.ids[at], self.now.0, self.model.get_mut(&name).unwrap());
+        let expected = queue.next_ready().map(|index| queue.lease(index, connection, now, None));
+        let fetched = fetched.map(|delivery| (delivery.message().id().to_owned(), delivery.attempt()));
+        assert_eq!(fetched, expected, "fetch from {name}");
+    }
+
+    fn settle(&mut self, at: usize) {
+        let (name, connection) = (self.any_queue(), self.ids[at]);
+        let queue = self.model.get_mut(&name).unwrap();
+        let held = queue.held_by(connection);
+        if held.is_empty() {
+            let refused = self.links[at].settle("message-0", Some(&name), Settle::Ack, self.now);
+            return assert!(matches!(refused, Err(Error::NotLeased(_))));
+        }
+        let index = held[self.random.random_range(0..held.len())];
+        let id = queue.messages[index].id.clone();
+        let delay_ms = self.random.random_range(0..3) * 100;
+        let how = match self.random.random_range(0..10) {
+            0..6 => Settle::Ack,
+            6..8 => Settle::Nack { delay_ms },
+            8 => [Settle::Release, Settle::Touch { lease_ms: None }][self.random.random_range(0..2)],
+            _ => Settle::Reject(Reason::Rejected),
+        };
+        let settled = self.links[at].settle(&id, Some(&name), how, self.now);
+        if let Some(submitted) = self.links[at].submit() {
+            let _ = submitted.unwrap();
+        }
+        let queue = self.model.get_mut(&name).unwrap();
+        if matches!(how, Settle::Reject(_)) && queue.dead_letter.is_none() {
+            return assert!(matches!(settled, Err(Error::NotAllowed(_))));
+        }
+        settled.unwrap();
+        match how {
+            Settle::Ack => {
+                queue.end_lease(index);
+                queue.messages.remove(index);
+                self.acknowledged += 1;
+            }
+            Settle::Reject(_) => {
+                queue.end_lease(index);
+                return self.bury(&name, index);
+            }
+            Settle::Touch { .. } => {
+                if let Place::Leased { deadline, .. } = &mut queue.messages[index].place {
+                    *deadline = self.now.0 + LEASE_MS;
+                }
+            }
+            Settle::Nack { delay_ms } => {
+                let delay = (delay_ms > 0).then_some(self.now.0 + delay_ms);
+                if queue.give_back(index, true, delay) {
+                    return self.bury(&name, index);
+                }
+            }
+            Settle::Release => assert!(!queue.give_back(index, false, None)),
+        }
+        self.dispatch(&name);
+    }
+
+    fn reconnect(&mut self, at: usize) {
+        let connection = self.ids[at];
+        self.links.remove(at).end(self.now);
+        self.ids.remove(at);
+        self.expected.remove(&connection);
+        // The broker goes through the queues in the order the connection first used them; queues do not touch each
+        // other here but through dead letters, whose order the model must not assume: one queue at a time.
+        let names: Vec<String> = self.model.keys().cloned().collect();
+        let mut worn_out = Vec::new();
+        for name in &names {
+            let queue = self.model.get_mut(name).unwrap();
+            queue.consumers.retain(|it| it.connection != connection);
+            queue.turn.retain(|it| *it != connection);
+            for (order, index) in queue.held_by(connection).into_iter().enumerate() {
+                if queue.give_back(index, order == 0, None) {
+                    // Out of the way until it is moved.
+                    queue.messages[index].place = Place::Delayed { until: u64::MAX };
+                    worn_out.push((name.clone(), queue.messages[index].id.clone()));
+                }
+            }
+            self.dispatch(name);
+        }
+        for (name, id) in worn_out {
+            let index = self.model[&name].messages.iter().position(|message| message.id == id).unwrap();
+            self.bury(&name, index);
+        }
+        self.connect();
+    }
+
+    fn pass_time(&mut self) {
+        self.now = self.now.plus_ms(self.random.random_range(1..200));
+        let now = self.now.0;
+        self.broker.handle_timeout(self.now);
+        let names: Vec<String> = self.model.keys().cloned().collect();
+        let mut worn_out = Vec::new();
+        for name in &names {
+            let queue = self.model.get_mut(name).unwrap();
+            let mut due: Vec<(u64, usize)> = Vec::new();
+            for (index, message) in queue.messages.iter().enumerate() {
+                match message.place {
+                    Place::Delayed { until } if until <= now => due.push((until, index)),
+                    Place::Leased { deadline, .. } if deadline <= now => due.push((deadline, index)),
+                    _ => {}
+                }
+            }
+            due.sort_unstable();
+            for (_, index) in due {
+                if let Place::Delayed { .. } = queue.messages[index].place {
+                    queue.messages[index].place = Place::Ready;
+                } else if queue.give_back(index, true, None) {
+                    queue.messages[index].place = Place::Delayed { until: u64::MAX };
+                    worn_out.push((name.clone(), queue.messages[index].id.clone()));
+                }
+            }
+            self.dispatch(name);
+        }
+        for (name, id) in worn_out {
+            let index = self.model[&name].messages.iter().position(|message| message.id == id).unwrap();
+            self.bury(&name, index);
+        }
+    }
+
+    /// The original's ack of an id this connection does not hold: every copy goes.
+    fn ack_from_elsewhere(&mut self, at: usize) {
+        if self.published == 0 {
+            return;
+        }
+        let id = format!("message-{}", self.random.random_range(0..self.published));
+        let holds = self
+            .model
+            .values()
+            .any(|queue| queue.held_by(self.ids[at]).into_iter().any(|index| queue.messages[index].id == id));
+        if holds {
+            return;
+        }
+        self.links[at].ack_anywhere(&id, self.now);
+        if let Some(submitted) = self.links[at].submit() {
+            let _ = submitted.unwrap();
+        }
+        let names: Vec<String> = self.model.keys().cloned().collect();
+        for name in names {
+            let queue = self.model.get_mut(&name).unwrap();
+            if let Some(index) = queue.messages.iter().position(|message| message.id == id) {
+                queue.end_lease(index);
+                queue.messages.remove(index);
+                self.acknowledged += 1;
+                self.dispatch(&name);
+            }
+        }
+    }
+
+    fn purge(&mut self, at: usize) {
+        let name = self.any_queue();
+        let purged = self.links[at].purge(&name, self.now).unwrap().purged();
+        let queue = self.model.get_mut(&name).unwrap();
+        let before = queue.messages.len() as u64;
+        queue.messages.retain(|message| matches!(message.place, Place::Leased { .. }));
+        assert_eq!(purged, before - queue.messages.len() as u64);
+        self.purged += purged;
+    }
+
+    /// Counts and states agree wherever one looks.
+    fn look_around(&mut self, operation: usize) {
+        let views = self.links[0].list_queues(None, usize::MAX);
+        for view in &views {
+            let Some(queue) = self.model.get(&view.queue) else { continue };
+            let count = |is: fn(&Place) -> bool| queue.messages.iter().filter(|it| is(&it.place)).count() as u64;
+            let model = (
+                count(|place| *place == Place::Ready),
+                count(|place| matches!(place, Place::Leased { .. })),
+                count(|place| matches!(place, Place::Delayed { .. })),
+            );
+            assert_eq!((view.ready, view.leased, view.delayed), model, "{} after {operation}", view.queue);
+            assert_eq!(view.consumers, queue.consumers.len());
+        }
+        if let Some(message) = self.model["work"].messages.front() {
+            let copies = self.links[0].status(&message.id).unwrap();
+            let copy = copies.iter().find(|copy| copy.queue == "work" && copy.acknowledged.is_none()).unwrap();
+            let leased = matches!(message.place, Place::Leased { .. });
+            assert_eq!(copy.attempts, message.attempts + u32::from(leased));
+        }
+    }
+
+    fn compare_deliveries(&mut self) {
+        for (link, connection) in self.links.iter_mut().zip(&self.ids) {
+            let expected = self.expected.entry(*connection).or_default();
+            // A link hands deliveries of one queue in order; between queues only the model's grouping may differ.
+            let mut by_queue: BTreeMap<String, VecDeque<(String, u32)>> = BTreeMap::new();
+            for (queue, id, attempt) in expected.drain(..) {
+                by_queue.entry(queue).or_default().push_back((id, attempt));
+            }
+            while let Some(notice) = link.next_notice() {
+                let Notice::Delivery(delivery) = notice else { panic!("no queue is deleted here") };
+                let got = (delivery.message().id().to_owned(), delivery.attempt());
+                let queue = by_queue.get_mut(delivery.queue());
+                assert_eq!(Some(got), queue.and_then(VecDeque::pop_front), "delivery from {}", delivery.queue());
+            }
+            let missing: Vec<_> = by_queue.into_iter().filter(|(_, left)| !left.is_empty()).collect();
+            assert!(missing.is_empty(), "not delivered: {missing:?}");
+        }
+    }
+
+    /// Everything that is left can be taken out, once each, and then nothing is accounted for any more.
+    fn drain(&mut self) {
+        (0..CONNECTIONS).for_each(|_| self.reconnect(0));
+        self.now = self.now.plus_ms(LEASE_MS);
+        self.broker.handle_timeout(self.now);
+        let now = self.now;
+        let link = self.links.last_mut().unwrap();
+        for (name, queue) in &self.model {
+            let mut ids: Vec<String> = queue.messages.iter().map(|message| message.id.clone()).collect();
+            ids.sort_unstable();
+            let mut taken = Vec::new();
+            while let Some(delivery) = link.fetch(name, None, now).unwrap() {
+                taken.push(delivery.message().id().to_owned());
+                link.settle(delivery.message().id(), Some(name), Settle::Ack, now).unwrap();
+                let _ = link.submit().unwrap().unwrap();
+            }
+            taken.sort_unstable();
+            assert!(taken == ids, "{name}: took {} of {}", taken.len(), ids.len());
+        }
+        assert_eq!(link.store_bytes().0, 0, "nothing stored, nothing reserved");
+    }
+}
