@@ -1,0 +1,59 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ciphermq_broker::BrokerOptions;
+
+use crate::limits;
+
+/// What a [`Server`](crate::Server) is told at its start. `ServerConfig::default()` is what the documentation states.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where to listen; only a loopback address is accepted. Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where messages are kept.
+    pub store: Store,
+    /// How queues behave.
+    pub broker: BrokerOptions,
+    /// Bytes of the longest request line, LF included.
+    pub line_bytes_max: usize,
+    /// Milliseconds between a reply and the next push in legacy mode.
+    pub legacy_pause_ms: u64,
+    /// Milliseconds without progress after which a connection that does not read is closed.
+    pub slow_reader_ms: u64,
+    /// Connections served at a time; further ones wait in the listen queue.
+    pub connections_max: usize,
+}
+
+/// Where messages are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In memory: what the broker holds ends with the process.
+    Memory,
+    /// In a directory. This version has no journal on disk yet: the broker keeps messages in memory all the same,
+    /// and whoever starts it must say so.
+    Directory(PathBuf),
+}
+
+impl Default for ServerConfig {
+    fn default() -> ServerConfig {
+        ServerConfig {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672),
+            store: Store::Memory,
+            broker: BrokerOptions::default(),
+            line_bytes_max: ciphermq_protocol::limits::LINE_BYTES_DEFAULT,
+            legacy_pause_ms: limits::LEGACY_PAUSE_MS_DEFAULT,
+            slow_reader_ms: limits::SLOW_READER_MS,
+            connections_max: limits::CONNECTIONS_DEFAULT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_address_is_the_documented_one() {
+        assert_eq!(ServerConfig::default().listen.to_string(), limits::LISTEN_DEFAULT);
+    }
+}

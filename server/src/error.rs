@@ -1,0 +1,25 @@
+use std::io;
+use std::net::SocketAddr;
+
+/// Why a server could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address can be reached from other machines, and there is neither TLS nor login on this endpoint.
+    #[error(
+        "refusing to listen on {0}: this endpoint has neither TLS nor login, so only this machine may reach it; \
+         listen on 127.0.0.1 or [::1], and let other machines in through an SSH tunnel or a TLS proxy"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address is in use, not permitted or not there.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The listening socket could not be handed to the runtime.
+    #[error("cannot accept connections")]
+    Accept(#[source] io::Error),
+}

@@ -1,0 +1,30 @@
+//! `ciphermq`: the broker and its tools, one binary.
+
+mod cli;
+mod logging;
+mod open_files;
+mod printable;
+mod serve;
+mod shutdown;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Arguments, Command};
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(status) => status.into(),
+        Err(fault) => {
+            eprintln!("ciphermq: {}", cli::one_line(fault.error.as_ref()));
+            fault.status.into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<cli::Status, cli::Fault> {
+    match arguments.command {
+        Command::Serve(options) => serve::run(options),
+    }
+}

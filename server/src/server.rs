@@ -1,0 +1,91 @@
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+
+use ciphermq_broker::Broker;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::connection::{ConnectionContext, SessionLimits, drive};
+use crate::counters::Counters;
+use crate::{Error, ServerConfig, limits, listener, timers};
+
+/// A broker with its listening socket. Connections are served by [`Server::run`]; until then they wait.
+#[derive(Debug)]
+pub struct Server {
+    listener: StdListener,
+    address: SocketAddr,
+    broker: Broker,
+    clock: Clock,
+    config: ServerConfig,
+}
+
+impl Server {
+    /// Takes the address and makes the broker. Needs no runtime.
+    ///
+    /// # Errors
+    /// [`Error::NotLoopback`] for an address other machines could reach, [`Error::Listen`] if the system refuses it.
+    pub fn bind(config: ServerConfig) -> Result<Server, Error> {
+        let asked = config.listen;
+        if !asked.ip().to_canonical().is_loopback() {
+            return Err(Error::NotLoopback(asked));
+        }
+        let refused = |source| Error::Listen { address: asked, source };
+        let listener = listener::listen(asked).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let clock = Clock::start();
+        // Both stores are the memory journal until there is one on disk.
+        let broker = Broker::in_memory(config.broker.clone(), clock.now());
+        Ok(Server { listener, address, broker, clock, config })
+    }
+
+    /// Where the server listens, with the port that was picked if 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves connections until `shutdown` completes, then takes no new ones, lets the others say good-bye for at
+    /// most [`limits::SHUTDOWN_WAIT`], and ends them. Must be called within a tokio runtime with IO and time enabled.
+    ///
+    /// # Errors
+    /// [`Error::Accept`] if the runtime does not take the listening socket.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Server { listener, address, broker, clock, config } = self;
+        let listener = TcpListener::from_std(listener).map_err(Error::Accept)?;
+        let (stop, stopping) = watch::channel(false);
+        let context = Arc::new(context(&config, clock, stopping));
+        // Dropping a set ends its tasks, also when this future is dropped half-way.
+        let mut background = JoinSet::new();
+        background.spawn(timers::run(broker.clone(), clock));
+        let mut connections = JoinSet::new();
+
+        info!(%address, "listening");
+        tokio::select! {
+            () = listener::accept(&listener, &mut connections, config.connections_max, |stream, _| {
+                let (broker, context) = (broker.clone(), Arc::clone(&context));
+                async move { drive(stream, &broker, context).await }
+            }) => {}
+            () = shutdown => {}
+        }
+        drop(listener);
+        info!(connections = connections.len(), "shutting down");
+        stop.send_replace(true);
+        if tokio::time::timeout(limits::SHUTDOWN_WAIT, listener::drain(&mut connections)).await.is_err() {
+            warn!(connections = connections.len(), "connections did not end in time and are cut");
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+fn context(config: &ServerConfig, clock: Clock, shutdown: watch::Receiver<bool>) -> ConnectionContext {
+    let limits = SessionLimits {
+        max_line: config.line_bytes_max,
+        legacy_pause_ms: config.legacy_pause_ms,
+        slow_reader_ms: config.slow_reader_ms,
+    };
+    ConnectionContext { clock, limits, shutdown, counters: Arc::new(Counters::default()) }
+}
