@@ -3,6 +3,8 @@
 //! The model knows no positions, timers or indexes: it scans. Every delivery the broker makes, to whom and in which
 //! order, must be the one the model makes. `CIPHERMQ_SEED=<n> cargo test -p ciphermq-broker --test model` replays.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails is a test that fails")]
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
