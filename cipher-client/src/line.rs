@@ -43,7 +43,7 @@ pub(crate) fn name<'a>(option: &'static str, text: &'a str) -> Result<Name<'a>> 
 }
 
 pub(crate) fn message_id(text: &str) -> Result<&str> {
-    let reason = "is 1 to 255 bytes of printable ASCII without space, \" and \\";
+    let reason = "is 1 to 255 bytes of printable ASCII without space, \", \\ and {";
     match MessageId::parse(text) {
         Ok(id) => Ok(id.as_str()),
         Err(_) => Err(Error::new(ErrorKind::MessageId { reason })),

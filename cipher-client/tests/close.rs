@@ -1,10 +1,12 @@
 //! How a client ends.
 
-mod support;
+#![allow(clippy::unwrap_used, reason = "a script that fails ends its test")]
+
+mod fake_broker;
 
 use cipher_client::{Client, ErrorKind};
 
-use support::{FakeBroker, envelope, is_ready, publish_line, within};
+use fake_broker::{FakeBroker, envelope, is_ready, publish_line, within};
 
 async fn publish(client: &Client, id: &str) -> cipher_client::Confirm {
     within(client.publish_raw("e", "k", &envelope(id), id)).await.unwrap()

@@ -1,6 +1,8 @@
 //! Conversations about receiving and settling.
 
-mod support;
+#![allow(clippy::unwrap_used, reason = "a script that fails ends its test")]
+
+mod fake_broker;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +11,7 @@ use cipher_client::crypto::{PrivateKey, seal};
 use cipher_client::dedupe::{DedupeOptions, DedupeWindow};
 use cipher_client::{Client, Code, ConsumeOptions, Consumer, ErrorKind, OnUndecryptable, RawConsumer};
 
-use support::{FakeBroker, Peer, envelope, is_ready, refusal, within};
+use fake_broker::{FakeBroker, Peer, envelope, is_ready, refusal, within};
 
 async fn subscribe(client: &Client, peer: &mut Peer, prefetch: u32) -> RawConsumer {
     let (consumer, ()) = within(async {

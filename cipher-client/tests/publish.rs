@@ -1,11 +1,13 @@
 //! Conversations about publishing.
 
-mod support;
+#![allow(clippy::unwrap_used, reason = "a script that fails ends its test")]
+
+mod fake_broker;
 
 use cipher_client::crypto::{PrivateKey, open};
 use cipher_client::{Client, Code, ErrorKind};
 
-use support::{FakeBroker, envelope, is_ready, publish_line, refusal, within};
+use fake_broker::{FakeBroker, envelope, is_ready, publish_line, refusal, within};
 
 async fn publish(client: &Client, id: &str) -> cipher_client::Confirm {
     within(client.publish_raw("e", "k", &envelope(id), id)).await.unwrap()

@@ -1,12 +1,14 @@
 //! What survives a lost connection, and what does not.
 
-mod support;
+#![allow(clippy::unwrap_used, reason = "a script that fails ends its test")]
+
+mod fake_broker;
 
 use std::time::Duration;
 
 use cipher_client::{BackoffOptions, Client, Code, ErrorKind, QueueOptions};
 
-use support::{FakeBroker, Peer, envelope, publish_line, refusal, within};
+use fake_broker::{FakeBroker, Peer, envelope, publish_line, refusal, within};
 
 async fn publish(client: &Client, id: &str) -> cipher_client::Confirm {
     within(client.publish_raw("e", "k", &envelope(id), id)).await.unwrap()

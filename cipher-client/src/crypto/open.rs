@@ -8,7 +8,7 @@ use super::envelope::{Envelope, Parts};
 use super::keys::{PrivateInner, PrivateKey, PrivateMaterial};
 use super::process::{Moment, PerProcess};
 use super::suite::{self, SessionCipher};
-use super::unwrap_cache::{UnwrapCache, cache_key};
+use super::unwrap_cache::UnwrapCache;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Opens an envelope sealed to `key`. Calls with the same key share an
@@ -228,21 +228,27 @@ impl Opener {
 
     /// The session key that `wrapped` holds for `key`, from the cache if it is there.
     fn session_key(&self, key: &PrivateInner, wrapped: &[u8], moment: Moment) -> Result<SessionKey> {
-        let name = cache_key(key.fingerprint(), wrapped);
-        let lookup = |cache: &mut UnwrapCache| match cache.find(&name, moment.now) {
-            Some(cipher) => Ok(Some(cipher)),
-            None if cache.may_unwrap(moment.now) => Ok(None),
-            None => Err(Error::new(ErrorKind::Throttled)),
+        let lookup = |cache: &mut UnwrapCache| {
+            let name = cache.name(key.fingerprint(), wrapped);
+            match cache.find(&name, moment.now) {
+                Some(cipher) => Ok((name, Some(cipher))),
+                None if cache.may_unwrap(moment.now) => Ok((name, None)),
+                None => Err(Error::new(ErrorKind::Throttled)),
+            }
         };
         // Without the cache (its lock was held across a fork) each message is unwrapped.
-        if let Some(cipher) = self.cache.with(moment.pid, |_| (), lookup).transpose()?.flatten() {
-            return Ok(SessionKey::Kept(cipher));
-        }
+        let name = match self.cache.with(moment.pid, |_| (), lookup).transpose()? {
+            Some((_, Some(cipher))) => return Ok(SessionKey::Kept(cipher)),
+            Some((name, None)) => Some(name),
+            None => None,
+        };
         let PrivateMaterial::Rsa(rsa) = &key.material;
         let cipher = Arc::new(suite::unwrap(rsa, wrapped)?);
         self.unwraps.fetch_add(1, Ordering::Relaxed);
-        let keep = Arc::clone(&cipher);
-        self.cache.with(moment.pid, |_| (), |cache| cache.keep(name, keep, moment.now));
+        if let Some(name) = name {
+            let keep = Arc::clone(&cipher);
+            self.cache.with(moment.pid, |_| (), |cache| cache.keep(name, keep, moment.now));
+        }
         Ok(SessionKey::Unwrapped(cipher))
     }
 }

@@ -16,8 +16,7 @@ pub(super) type CacheKey = [u8; 32];
 /// Separates this use of the hash from every other.
 const DOMAIN: &[u8] = b"cipher/unwrap/1";
 
-/// The name under which the session key in `wrapped` is kept.
-pub(super) fn cache_key(fingerprint: &str, wrapped: &[u8]) -> CacheKey {
+fn cache_key(fingerprint: &str, wrapped: &[u8]) -> CacheKey {
     let hash = Sha256::new().chain_update(DOMAIN).chain_update(fingerprint).chain_update(wrapped);
     hash.finalize().into()
 }
@@ -27,10 +26,20 @@ pub(super) fn cache_key(fingerprint: &str, wrapped: &[u8]) -> CacheKey {
 pub(super) struct UnwrapCache {
     policy: OpenPolicy,
     entries: HashMap<CacheKey, Entry>,
+    recent: Recent,
     /// Counts uses, to know the one unused longest.
     uses: u64,
     swept: Instant,
     budget: Budget,
+}
+
+/// What was named last. Messages of one session come one after another, and
+/// comparing costs a twentieth of hashing.
+#[derive(Default)]
+struct Recent {
+    fingerprint: String,
+    wrapped: Vec<u8>,
+    name: CacheKey,
 }
 
 struct Entry {
@@ -42,7 +51,20 @@ struct Entry {
 impl UnwrapCache {
     pub(super) fn new(policy: OpenPolicy, now: Instant) -> Self {
         let budget = Budget::new(policy.failures, policy.failure_forgiven_after, now);
-        Self { policy, entries: HashMap::new(), uses: 0, swept: now, budget }
+        Self { policy, entries: HashMap::new(), recent: Recent::default(), uses: 0, swept: now, budget }
+    }
+
+    /// The name under which the session key in `wrapped` is kept.
+    pub(super) fn name(&mut self, fingerprint: &str, wrapped: &[u8]) -> CacheKey {
+        let recent = &mut self.recent;
+        if recent.wrapped != wrapped || recent.fingerprint != fingerprint {
+            recent.name = cache_key(fingerprint, wrapped);
+            recent.wrapped.clear();
+            recent.wrapped.extend_from_slice(wrapped);
+            recent.fingerprint.clear();
+            recent.fingerprint.push_str(fingerprint);
+        }
+        recent.name
     }
 
     /// The session key kept under `name`, if it is still good.
