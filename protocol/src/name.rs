@@ -45,7 +45,8 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// A message id: 1 to 255 bytes of printable ASCII without space, `"` and `\`.
+/// A message id: 1 to 255 bytes of printable ASCII without space, `"`, `\` and `{`. Without `{`, the envelope of a
+/// delivery is everything from the first `{` of its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId<'a>(&'a str);
 
@@ -110,7 +111,7 @@ pub struct BadName;
 
 /// The text is no legal message id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a message id is 1 to 255 bytes of printable ASCII without space, \" and \\")]
+#[error("a message id is 1 to 255 bytes of printable ASCII without space, \", \\ and {{")]
 pub struct BadId;
 
 fn is_name_byte(byte: u8) -> bool {
@@ -118,7 +119,7 @@ fn is_name_byte(byte: u8) -> bool {
 }
 
 fn is_id_byte(byte: u8) -> bool {
-    byte.is_ascii_graphic() && byte != b'"' && byte != b'\\'
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'{')
 }
 
 #[cfg(test)]
@@ -138,7 +139,7 @@ mod tests {
     fn an_id_holds_only_the_bytes_of_the_contract() {
         for byte in 0..=255u8 {
             let text = char::from(byte).to_string();
-            let legal = (0x21..=0x7e).contains(&byte) && byte != 0x22 && byte != 0x5c;
+            let legal = (0x21..=0x7e).contains(&byte) && ![0x22, 0x5c, 0x7b].contains(&byte);
             assert_eq!(MessageId::parse(&text).is_ok(), legal, "byte {byte:#04x}");
         }
     }

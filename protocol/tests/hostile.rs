@@ -55,8 +55,8 @@ fn every_fault_of_a_modern_line_is_named() {
             b"declare_queue q max_bytes=18446744073709551616",
             "BAD_OPTION max_bytes is a number from 0 to 18446744073709551615",
         ),
-        (b"ack \"m\"", "BAD_ID a message id is 1 to 255 bytes of printable ASCII without space, \" and \\"),
-        (b"status m\xc3\xbc", "BAD_ID a message id is 1 to 255 bytes of printable ASCII without space, \" and \\"),
+        (b"ack \"m\"", "BAD_ID a message id is 1 to 255 bytes of printable ASCII without space, \", \\ and {"),
+        (b"status m\xc3\xbc", "BAD_ID a message id is 1 to 255 bytes of printable ASCII without space, \", \\ and {"),
         (&[b"fetch ", long.as_bytes()].concat(), "BAD_NAME a queue name is 1 to 255 bytes of A-Z a-z 0-9 . _ - : /"),
         (
             &[b"declare_queue ", no_room.as_bytes()].concat(),
@@ -127,7 +127,7 @@ fn every_fault_of_an_envelope_is_named() {
     let replaced = |from: &str, to: &str| ENVELOPE.replacen(from, to, 1);
     let member = |text: &str| format!("{},{text}}}", &ENVELOPE[..ENVELOPE.len() - 1]);
     let extra: String = (0..1025).map(|number| format!(",\"x{number}\":0")).collect();
-    let id_rule = "a message id is 1 to 255 bytes of printable ASCII without space, \" and \\";
+    let id_rule = "a message id is 1 to 255 bytes of printable ASCII without space, \", \\ and {";
     let cases = [
         (String::new(), "EOF while parsing a value"),
         ("nonsense".into(), "expected ident"),

@@ -21,8 +21,8 @@ pub(crate) fn name() -> impl Strategy<Value = String> {
 
 pub(crate) fn id() -> impl Strategy<Value = String> {
     prop_oneof![
-        9 => "[!#-\\[\\]-~]{1,40}",
-        1 => "[!#-\\[\\]-~]{255}",
+        9 => "[!#-\\[\\]-z|-~]{1,40}",
+        1 => "[!#-\\[\\]-z|-~]{255}",
     ]
 }
 
