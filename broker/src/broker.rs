@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ciphermq_journal::{Doorbell, Health, Journal, Position};
+use ciphermq_journal::{Doorbell, Health, Journal, Simulation};
 
 use crate::event::{Event, Record, Topology};
 use crate::link::Link;
@@ -33,9 +33,14 @@ impl Broker {
         Broker::start(options, now, Journal::memory)
     }
 
-    /// A broker whose journal fails at the record `position` and stays failed, for tests of front-ends.
-    pub fn failing_at(options: BrokerOptions, now: Timestamp, position: u64) -> Broker {
-        Broker::start(options, now, |owner| Journal::memory_failing_at(owner, Position(position)))
+    /// A broker whose journal is slow or fails, for tests of front-ends.
+    pub fn simulated(options: BrokerOptions, now: Timestamp, simulation: Simulation) -> Broker {
+        Broker::start(options, now, |owner| Journal::simulated(owner, simulation))
+    }
+
+    /// Lets a journal that waits to be told write what waits.
+    pub fn write_journal(&self) {
+        self.shared.journal.write_waiting();
     }
 
     fn start(options: BrokerOptions, now: Timestamp, journal: impl FnOnce(Committer) -> Journal<Record>) -> Broker {

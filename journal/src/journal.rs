@@ -53,6 +53,26 @@ struct Shared<E> {
     committed: AtomicU64,
     /// The first position that failed; `u64::MAX` while healthy.
     failed_from: AtomicU64,
+    pace: Pace,
+}
+
+/// How a simulated disk behaves, for tests of what stands on the journal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Simulation {
+    /// Writing this position fails, as a disk fails: for good.
+    pub fail_at: Option<Position>,
+    /// When entries are written.
+    pub pace: Pace,
+}
+
+/// When entries are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// As soon as somebody can.
+    #[default]
+    AtOnce,
+    /// When [`Journal::write_waiting`] is called: receipts stay open until then, as they do while a disk syncs.
+    WhenTold,
 }
 
 /// What waits to be written, in log order.
@@ -65,7 +85,6 @@ struct Inbox<E> {
 struct Writer<E> {
     next: Position,
     owner: Box<dyn Commit<E>>,
-    /// Simulates a disk that fails at this position (tests).
     fail_at: Option<Position>,
     /// Emptied vectors of the last batch, swapped with the inbox so that neither allocates again.
     entries: Vec<E>,
@@ -78,29 +97,32 @@ impl<E> Journal<E> {
     /// There is no writer thread: the first submitter to find the writer free writes for all who wait,
     /// so a submission has often been committed by the time `submit` returns.
     pub fn memory(owner: impl Commit<E> + 'static) -> Journal<E> {
-        Journal::start(owner, None)
+        Journal::simulated(owner, Simulation::default())
     }
 
-    /// A journal without a disk that fails at `position` as a disk would, and stays poisoned.
-    pub fn memory_failing_at(owner: impl Commit<E> + 'static, position: Position) -> Journal<E> {
-        Journal::start(owner, Some(position))
-    }
-
-    fn start(owner: impl Commit<E> + 'static, fail_at: Option<Position>) -> Journal<E> {
+    /// A journal without a disk that behaves as one with a slow or failing disk would.
+    pub fn simulated(owner: impl Commit<E> + 'static, simulation: Simulation) -> Journal<E> {
+        let writer = Writer {
+            next: Position(1),
+            owner: Box::new(owner),
+            fail_at: simulation.fail_at,
+            entries: Vec::new(),
+            bells: Vec::new(),
+        };
         Journal {
             shared: Arc::new(Shared {
                 inbox: Mutex::new(Inbox { last: Position(0), entries: Vec::new(), bells: Vec::new() }),
-                writer: Mutex::new(Writer {
-                    next: Position(1),
-                    owner: Box::new(owner),
-                    fail_at,
-                    entries: Vec::new(),
-                    bells: Vec::new(),
-                }),
+                writer: Mutex::new(writer),
                 committed: AtomicU64::new(0),
                 failed_from: AtomicU64::new(u64::MAX),
+                pace: simulation.pace,
             }),
         }
+    }
+
+    /// Writes what waits, if the pace is [`Pace::WhenTold`].
+    pub fn write_waiting(&self) {
+        self.shared.lead();
     }
 
     /// Appends `entries`, emptying the vector, as one unit: no other submission comes between them.
@@ -122,7 +144,9 @@ impl<E> Journal<E> {
             }
             Receipt { last: inbox.last }
         };
-        self.shared.lead();
+        if self.shared.pace == Pace::AtOnce {
+            self.shared.lead();
+        }
         Ok(receipt)
     }
 
@@ -244,6 +268,18 @@ mod tests {
     }
 
     #[test]
+    fn a_receipt_stays_open_until_its_entries_are_written() {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let journal =
+            Journal::simulated(Owner(seen.clone()), Simulation { pace: Pace::WhenTold, ..Default::default() });
+        let receipt = journal.submit(&mut vec![7], &Arc::new(Doorbell::new())).unwrap();
+        assert_eq!(journal.outcome(receipt), None);
+        assert!(lock(&seen).committed.is_empty());
+        journal.write_waiting();
+        assert_eq!(journal.outcome(receipt), Some(Ok(())));
+    }
+
+    #[test]
     fn concurrent_submissions_stay_whole_and_none_is_forgotten() {
         const THREADS: u32 = 4;
         const ROUNDS: u32 = 20_000;
@@ -272,7 +308,8 @@ mod tests {
     #[test]
     fn after_a_failure_everything_is_refused() {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let journal = Journal::memory_failing_at(Owner(seen.clone()), Position(2));
+        let journal =
+            Journal::simulated(Owner(seen.clone()), Simulation { fail_at: Some(Position(2)), ..Default::default() });
         let bell = Arc::new(Doorbell::new());
         let first = journal.submit(&mut vec![1], &bell).unwrap();
         let second = journal.submit(&mut vec![2, 3], &bell).unwrap();

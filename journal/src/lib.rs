@@ -15,4 +15,4 @@ mod doorbell;
 mod journal;
 
 pub use doorbell::Doorbell;
-pub use journal::{Commit, Health, Journal, Position, Receipt, Unavailable};
+pub use journal::{Commit, Health, Journal, Pace, Position, Receipt, Simulation, Unavailable};

@@ -5,6 +5,8 @@ mod pace;
 mod refusal;
 mod replies;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub(crate) use text::{OUTPUT_BYTES_MAX, Received, TextSession};

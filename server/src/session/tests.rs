@@ -1,0 +1,256 @@
+//! Conversations with a session: lines and times in, lines out; no socket, no sleeping.
+
+use std::sync::Arc;
+
+use ciphermq_broker::{Broker, BrokerOptions, Timestamp};
+use ciphermq_journal::{Doorbell, Pace, Position, Simulation};
+use ciphermq_protocol::Decoder;
+use tokio::sync::watch;
+
+use super::{Received, TextSession};
+use crate::clock::Clock;
+use crate::connection::{ConnectionContext, SessionLimits};
+use crate::counters::Counters;
+
+const START: Timestamp = Timestamp(1_000_000);
+const PAUSE_MS: u64 = 5;
+const MAX_LINE: usize = 1 << 20;
+/// Records of the default topology.
+const TOPOLOGY: u64 = 3;
+
+struct Conversation {
+    session: TextSession,
+    input: Decoder,
+    now: Timestamp,
+}
+
+impl Conversation {
+    fn with(broker: &Broker) -> Conversation {
+        let limits = SessionLimits { max_line: MAX_LINE, legacy_pause_ms: PAUSE_MS, slow_reader_ms: 60_000 };
+        let (_, shutdown) = watch::channel(false);
+        let context =
+            ConnectionContext { clock: Clock::start(), limits, shutdown, counters: Arc::new(Counters::default()) };
+        let link = broker.connect(Arc::new(Doorbell::new()));
+        let session = TextSession::new(link, Arc::new(context));
+        Conversation { session, input: Decoder::new(MAX_LINE), now: START }
+    }
+
+    fn modern(broker: &Broker) -> Conversation {
+        let mut conversation = Conversation::with(broker);
+        assert!(conversation.say("hello 1\n").starts_with("Hello 1 "));
+        conversation
+    }
+
+    /// Sends text and returns what comes back at once.
+    fn say(&mut self, mut text: &str) -> String {
+        let mut heard = String::new();
+        while !text.is_empty() {
+            let spare = self.input.spare();
+            let count = spare.len().min(text.len());
+            spare[..count].copy_from_slice(&text.as_bytes()[..count]);
+            self.input.advance(count);
+            text = &text[count..];
+            heard += &self.hear();
+        }
+        heard
+    }
+
+    /// What the session does when its bell rings or time has passed.
+    fn hear(&mut self) -> String {
+        let mut heard = Vec::new();
+        loop {
+            let received = self.session.receive(&mut self.input, self.now);
+            let mut out = Vec::new();
+            self.session.transmit(&mut out, self.now);
+            heard.extend(out);
+            if received == Received::All || !self.session.wants_requests() {
+                return String::from_utf8(heard).unwrap();
+            }
+        }
+    }
+
+    fn wait_ms(&mut self, ms: u64) -> String {
+        self.now = self.now.plus_ms(ms);
+        self.hear()
+    }
+}
+
+fn broker() -> Broker {
+    Broker::in_memory(BrokerOptions::default(), START)
+}
+
+fn slow_broker() -> Broker {
+    let simulation = Simulation { pace: Pace::WhenTold, ..Default::default() };
+    let broker = Broker::simulated(BrokerOptions::default(), START, simulation);
+    broker.write_journal();
+    broker
+}
+
+fn envelope(id: &str) -> String {
+    format!(r#"{{"message_id":"{id}","enc_session_key":"a","nonce":"b","tag":"c","ciphertext":"d"}}"#)
+}
+
+fn publish(id: &str) -> String {
+    format!("publish default_exchange default_key {}\n", envelope(id))
+}
+
+#[test]
+fn an_ack_waits_for_the_journal_and_so_does_the_delivery() {
+    let broker = slow_broker();
+    let (mut publisher, mut consumer) = (Conversation::modern(&broker), Conversation::modern(&broker));
+    assert_eq!(consumer.say("consume default_queue\n"), "Subscribed to queue\n");
+    assert_eq!(publisher.say(&publish("m-1")), "");
+    assert_eq!(consumer.hear(), "");
+    broker.write_journal();
+    assert_eq!(publisher.hear(), "ACK m-1\n");
+    assert!(consumer.hear().starts_with("Message: m-1 "));
+    assert_eq!(consumer.say("ack m-1\n"), "");
+    broker.write_journal();
+    assert_eq!(consumer.hear(), "ACK_CONFIRMED m-1\n");
+}
+
+#[test]
+fn replies_leave_in_request_order_however_long_the_journal_takes() {
+    let broker = slow_broker();
+    let mut client = Conversation::modern(&broker);
+    let requests = format!("{}frobnicate\n{}ack m-9\nping\n{}", publish("m-1"), publish("m-2"), publish("m-3"));
+    assert_eq!(client.say(&requests), "", "nothing overtakes the first ACK");
+    broker.write_journal();
+    let expected = "ACK m-1\nError: UNKNOWN_COMMAND 'frobnicate'; try help\nACK m-2\n\
+                    Error: NOT_LEASED this connection holds no lease on 'm-9'\n";
+    assert_eq!(client.hear(), expected);
+    broker.write_journal();
+    assert_eq!(client.hear(), "Pong\nACK m-3\n");
+}
+
+#[test]
+fn a_look_at_the_broker_sees_what_was_published_before_it_on_the_same_connection() {
+    let broker = slow_broker();
+    let mut client = Conversation::modern(&broker);
+    assert_eq!(client.say(&format!("{}status m-1\nfetch default_queue\n", publish("m-1"))), "");
+    broker.write_journal();
+    let heard = client.hear();
+    let lines: Vec<&str> = heard.lines().collect();
+    assert_eq!(lines[0], "ACK m-1");
+    assert!(lines[1].contains(r#""status":"Sent""#), "{heard}");
+    assert!(lines[2].starts_with("Fetched: m-1 "), "{heard}");
+}
+
+#[test]
+fn a_declaration_is_done_before_the_next_request_is_read() {
+    let broker = slow_broker();
+    let mut client = Conversation::modern(&broker);
+    let requests = "declare_queue jobs\nbind default_exchange jobs job\nlist_bindings\n";
+    assert_eq!(client.say(requests), "");
+    broker.write_journal();
+    assert_eq!(client.hear(), "Queue declared\n");
+    broker.write_journal();
+    let heard = client.hear();
+    assert!(heard.starts_with("Queue bound\nBindings: "), "{heard}");
+    assert!(heard.contains(r#""queue":"jobs","key":"job""#), "{heard}");
+}
+
+#[test]
+fn after_a_journal_failure_publishes_are_refused_and_reading_goes_on() {
+    let simulation = Simulation { fail_at: Some(Position(TOPOLOGY + 2)), ..Default::default() };
+    let broker = Broker::simulated(BrokerOptions::default(), START, simulation);
+    let mut client = Conversation::modern(&broker);
+    let storage = "Error: STORAGE the journal failed earlier and accepts nothing until the broker is restarted\n";
+    assert_eq!(client.say(&publish("m-1")), "ACK m-1\n");
+    assert_eq!(client.say(&publish("m-2")), storage, "the record that failed");
+    assert_eq!(client.say(&publish("m-3")), storage, "and every one after it");
+    assert!(client.say("fetch default_queue\n").starts_with("Fetched: m-1 "));
+    assert_eq!(client.say("ack m-1\n"), storage, "an ack that is not on disk is not confirmed");
+    let heard = client.say("fetch default_queue\n");
+    assert!(heard.starts_with("Fetched: m-1 "), "and its message is still there: {heard}");
+    assert_eq!(client.say("declare_queue jobs\n"), storage);
+    let mut legacy = Conversation::with(&broker);
+    assert_eq!(legacy.say(&publish("m-4")), "Error: Storage failure\n");
+    assert_eq!(legacy.say("ack m-4\n"), "ACK_CONFIRMED m-4\n", "nothing to journal for an id nobody has");
+}
+
+#[test]
+fn legacy_pushes_come_one_at_a_time_and_apart_from_replies() {
+    let broker = broker();
+    let mut client = Conversation::with(&broker);
+    assert_eq!(client.say(&(publish("m-1") + &publish("m-2"))), "ACK m-1\nACK m-2\n");
+    assert_eq!(client.say("consume default_queue\n"), "Subscribed to queue\n");
+    assert_eq!(client.wait_ms(PAUSE_MS), "", "the clock's milliseconds are cut off: one more");
+    let message = |id: &str| format!("Message: {id} {}\n", envelope(id));
+    assert_eq!(client.wait_ms(1), message("m-1"));
+    assert_eq!(client.wait_ms(1_000), "", "one outstanding");
+    assert_eq!(client.say("ack m-1\n"), "ACK_CONFIRMED m-1\n");
+    assert_eq!(client.hear(), "", "the bell has rung for the next delivery, but its moment has not come");
+    assert_eq!(client.session.poll_timeout(client.now), Some(client.now.plus_ms(PAUSE_MS + 1)));
+    assert_eq!(client.wait_ms(PAUSE_MS + 1), message("m-2"));
+}
+
+#[test]
+fn a_legacy_receiver_that_never_acks_gets_the_next_message_when_the_lease_is_over() {
+    let broker = broker();
+    let mut client = Conversation::with(&broker);
+    client.say(&(publish("poison") + &publish("good")));
+    client.say("consume default_queue\n");
+    assert!(client.wait_ms(10).starts_with("Message: poison "));
+    client.now = client.now.plus_ms(30_000);
+    broker.handle_timeout(client.now);
+    assert!(client.hear().starts_with("Message: poison "), "redelivered in its order");
+    for _ in 0..19 {
+        client.now = client.now.plus_ms(30_000);
+        broker.handle_timeout(client.now);
+        let heard = client.hear();
+        if heard.starts_with("Message: good ") {
+            let mut other = Conversation::modern(&broker);
+            let dead = other.say("fetch default_queue.dlq\n");
+            return assert!(dead.contains(" from=default_queue reason=attempts "), "{dead}");
+        }
+        assert!(heard.starts_with("Message: poison "), "{heard}");
+    }
+    panic!("the poison message was never moved away");
+}
+
+#[test]
+fn a_delivery_no_original_can_read_goes_to_the_dead_letter_queue() {
+    let broker = broker();
+    let mut client = Conversation::with(&broker);
+    let long = envelope("long").replace(r#""d""#, &format!(r#""{}""#, "d".repeat(65_536)));
+    client.say(&format!("publish default_exchange default_key {long}\n"));
+    client.say(&publish("short"));
+    client.say("consume default_queue\n");
+    client.wait_ms(10);
+    assert!(client.wait_ms(10).starts_with("Message: short ") || client.hear().starts_with("Message: short "));
+    let mut other = Conversation::modern(&broker);
+    let dead = other.say("fetch default_queue.dlq\n");
+    assert!(dead.contains(" from=default_queue reason=too-long "), "{}", &dead[..200]);
+}
+
+#[test]
+fn a_session_that_is_opened_again_takes_its_leases_from_the_old_connection() {
+    let broker = broker();
+    let mut old = Conversation::with(&broker);
+    let hello = old.say("hello 1 name=worker\n");
+    let session = hello.split(' ').find_map(|field| field.strip_prefix("session=")).unwrap().to_owned();
+    old.say(&publish("m-1"));
+    assert!(old.say("consume default_queue\n").contains("Message: m-1 "));
+    let mut new = Conversation::with(&broker);
+    assert!(new.say(&format!("hello 1 session={session}\n")).contains(&session));
+    assert!(old.session.is_taken_over());
+    assert!(new.say("consume default_queue\n").contains("Message: m-1 "));
+}
+
+#[test]
+fn ten_thousand_requests_in_one_write_are_answered_in_order() {
+    let broker = slow_broker();
+    let mut client = Conversation::modern(&broker);
+    let ids: Vec<String> = (0..10_000).map(|number| format!("m-{number}")).collect();
+    let requests: String = ids.iter().map(|id| publish(id)).collect();
+    let mut heard = client.say(&requests);
+    let expected: String = ids.iter().map(|id| format!("ACK {id}\n")).collect();
+    while heard.len() < expected.len() {
+        let before = heard.len();
+        broker.write_journal();
+        heard += &client.hear();
+        assert!(heard.len() > before, "stuck after {} bytes", heard.len());
+    }
+    assert_eq!(heard, expected);
+}
