@@ -108,7 +108,7 @@ async fn each_way_to_settle_says_what_it_means() {
             peer.say(reply).await;
         }
     };
-    let (settled, ()) = within(async { tokio::join!(settling, script) }).await;
+    let (settled, ()) = within(Box::pin(async { tokio::join!(settling, script) })).await;
     settled.unwrap();
 }
 

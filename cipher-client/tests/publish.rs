@@ -184,7 +184,7 @@ async fn a_publisher_seals_for_its_recipient() {
     let broker = FakeBroker::start().await;
     let (client, mut peer) = broker.client().await;
     let key = PrivateKey::generate(2048).unwrap();
-    let publisher = client.publisher("e", "k", &key.public_key()).unwrap();
+    let publisher = client.publisher("e", "k", key.public_key()).unwrap();
     let confirm = within(publisher.publish_with_id("m-1", "hello")).await.unwrap();
     let line = peer.line().await;
     let envelope = line.strip_prefix("publish e k ").unwrap();

@@ -192,7 +192,8 @@ async fn what_can_be_asked_twice_is_asked_again_and_the_rest_is_unknown() {
         peer.say("Queue declared\nExchanges: []\nQueue bound").await;
         peer
     };
-    let ((declared, purged, listed, deleted, bound), _peer) = within(async { tokio::join!(asking, script) }).await;
+    let ((declared, purged, listed, deleted, bound), _peer) =
+        within(Box::pin(async { tokio::join!(asking, script) })).await;
     declared.unwrap();
     assert!(listed.unwrap().is_empty());
     bound.unwrap();

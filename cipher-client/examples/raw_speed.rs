@@ -1,6 +1,6 @@
-//! Publishes per second of the raw layer, against a broker or, without an
-//! address, against a thread that only acknowledges:
-//! `cargo run --release -p cipher-client --example publish_speed [host:port]`
+//! Messages per second of the raw layer: published, and taken out again. Without
+//! an address only published, to a thread that acknowledges and does nothing else.
+//! `cargo run --release -p cipher-client --example raw_speed [host:port]`
 #![allow(clippy::unwrap_used, reason = "a measurement that fails has nothing to say")]
 
 use std::collections::VecDeque;
@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use cipher_client::{Client, ConnectOptions};
 
-const MESSAGES: usize = 400_000;
+const MESSAGES: usize = 200_000;
 const ENVELOPE_BYTES: usize = 1_900;
 
 fn main() {
-    let address = std::env::args().nth(1).unwrap_or_else(acknowledging_thread);
+    let broker = std::env::args().nth(1);
+    let address = broker.clone().unwrap_or_else(acknowledging_thread);
     for (name, mut builder) in [
         ("one thread", tokio::runtime::Builder::new_current_thread()),
         ("two workers", tokio::runtime::Builder::new_multi_thread()),
@@ -25,6 +26,11 @@ fn main() {
             let took =
                 runtime.block_on(async { tokio::spawn(publish(address.clone(), window, messages)).await.unwrap() });
             println!("{name}, window {window}: {:.0} publishes/s", messages as f64 / took);
+            if let Some(broker) = broker.clone() {
+                let taking = take_out(broker, window as u32, messages);
+                let took = runtime.block_on(async { tokio::spawn(taking).await.unwrap() });
+                println!("{name}, prefetch {window}: {:.0} deliveries and acks/s", messages as f64 / took);
+            }
         }
     }
 }
@@ -32,9 +38,11 @@ fn main() {
 async fn publish(address: String, window: usize, messages: usize) -> f64 {
     let client = Client::connect(ConnectOptions::new(address).window(window)).await.unwrap();
     let start = Instant::now();
+    // The broker remembers ids: those of this round must be new.
+    let round = uuid::Uuid::new_v4().simple();
     let mut confirms = VecDeque::with_capacity(window);
     for number in 0..messages {
-        let id = format!("{:08x}-{:08x}", start.elapsed().as_nanos() as u32, number);
+        let id = format!("{round}-{number}");
         let body = "x".repeat(ENVELOPE_BYTES);
         let text =
             format!(r#"{{"message_id":"{id}","enc_session_key":"a","nonce":"b","tag":"c","ciphertext":"{body}"}}"#);
@@ -47,6 +55,18 @@ async fn publish(address: String, window: usize, messages: usize) -> f64 {
     for confirm in confirms {
         confirm.await.unwrap();
     }
+    start.elapsed().as_secs_f64()
+}
+
+async fn take_out(address: String, prefetch: u32, messages: usize) -> f64 {
+    let client = Client::connect(ConnectOptions::new(address)).await.unwrap();
+    let start = Instant::now();
+    let mut consumer = client.consume_raw("default_queue", prefetch).await.unwrap();
+    let mut last = None;
+    for _ in 0..messages {
+        last = Some(consumer.next().await.unwrap().unwrap().ack_later().unwrap());
+    }
+    last.unwrap().await.unwrap();
     start.elapsed().as_secs_f64()
 }
 
