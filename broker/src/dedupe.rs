@@ -143,7 +143,7 @@ impl Dedupe {
         now: Timestamp,
     ) -> bool {
         self.expire(now);
-        if self.window.find(hash).any(|known| known.exchange == exchange) {
+        if self.knows(hash, exchange) {
             return false;
         }
         if self.window.len() >= self.ids_max {
@@ -156,6 +156,11 @@ impl Dedupe {
             _ => self.seconds.push_back((now, self.pushed)),
         }
         true
+    }
+
+    /// Whether the id was published to the exchange.
+    pub(crate) fn knows(&self, hash: IdHash, exchange: ExchangeId) -> bool {
+        self.window.find(hash).any(|known| known.exchange == exchange)
     }
 
     /// Everything known under this id, on any exchange.

@@ -161,8 +161,12 @@ impl Link {
         let route: Arc<Route> = state.route(publish.exchange, publish.key)?;
         let exchange = (route.exchange, publish.exchange);
         let message = Message::new(&mut self.scratch, exchange, publish.key, publish.id, publish.envelope, now);
-        state.reserve(&route, message.bytes())?;
-        let event = Event::Publish { message, hash: state.hash(publish.id), route };
+        let hash = state.hash(publish.id);
+        if let Err(full) = state.reserve(&route, message.bytes()) {
+            // A publisher whose ACK was lost must not be told that its stored message was refused.
+            return if state.is_known(hash, route.exchange) { Ok(()) } else { Err(full) };
+        }
+        let event = Event::Publish { message, hash, route };
         self.records.push(Record { at: now, event });
         Ok(())
     }

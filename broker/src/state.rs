@@ -8,6 +8,7 @@ use crate::dedupe::{Dedupe, IdHash, Place};
 use crate::event::{Event, Record, Topology};
 use crate::exchange::Route;
 use crate::history::{Acknowledged, History};
+use crate::model::ExchangeId;
 use crate::queue::{Held, Queue};
 use crate::registry::Registry;
 use crate::stats::Stats;
@@ -86,6 +87,13 @@ impl State {
 
     pub(crate) fn hash(&self, id: &str) -> IdHash {
         IdHash::new(self.options.hash_key, id)
+    }
+
+    /// Whether this id was published to this exchange within the window. Counted as a duplicate if so.
+    pub(crate) fn is_known(&self, hash: IdHash, exchange: ExchangeId) -> bool {
+        let known = self.dedupe().knows(hash, exchange);
+        self.stats.duplicates.fetch_add(u64::from(known), Ordering::Relaxed);
+        known
     }
 
     pub(crate) fn dedupe(&self) -> MutexGuard<'_, Dedupe> {
