@@ -264,3 +264,35 @@ fn remove_if_there(path: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SALT_OF_TESTS: Salt = Salt([9; SALT_LEN]);
+
+    fn record(n: u8) -> Record {
+        SALT_OF_TESTS.record("id", &[n; 32], 1)
+    }
+
+    /// A disk that takes part of a record and then fails, and later works again.
+    #[test]
+    fn what_a_failed_write_left_is_cut_before_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seen");
+        drop(begin(&path, SALT_OF_TESTS).unwrap());
+        let (mut files, _) = RecordFiles::open(&path, DedupeOptions::default(), |_| ()).unwrap();
+        files.append(&record(1)).unwrap();
+
+        let mut writable = std::mem::replace(&mut files.file, File::open(&path).unwrap());
+        assert!(files.append(&record(2)).is_err(), "the handle is read-only");
+        writable.write_all(&[0xff; RECORD_LEN / 2]).unwrap();
+        files.file = writable;
+        files.append(&record(3)).unwrap();
+
+        let mut found = Vec::new();
+        let (_, recovery) = RecordFiles::open(&path, DedupeOptions::default(), |record| found.push(record)).unwrap();
+        assert_eq!(found, [record(1), record(3)]);
+        assert_eq!(recovery, Recovery { records: 2, ..Recovery::default() });
+    }
+}
