@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use cipher_client::crypto::{RSA_BITS_MAX, RSA_BITS_MIN};
 use ciphermq_broker::limits as broker;
 use ciphermq_protocol::limits as wire;
 use ciphermq_server::limits;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, value_parser};
+
+use crate::bench::{Echo, Mode};
 
 /// An encrypted message broker: it stores and delivers messages it cannot read.
 #[derive(Debug, Parser)]
@@ -28,6 +31,10 @@ Exit codes: 0 done (for serve: stopped by a signal, every connection ended in ti
 pub(crate) enum Command {
     /// Run the broker until SIGINT or SIGTERM
     Serve(Serve),
+    /// Make an RSA key pair for a receiver
+    Keygen(Keygen),
+    /// Measure a broker: messages per second, latency, memory
+    Bench(Bench),
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +103,65 @@ pub(crate) struct Serve {
     /// (`info,ciphermq_server=debug`)
     #[arg(long, env = "CIPHERMQ_LOG", value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Keygen {
+    /// Directory for receiver_private.pem (mode 0600) and receiver_public.pem; made if need be, no file is overwritten
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    /// Size of the RSA key, 2048 to 8192
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = key_bits)]
+    pub(crate) bits: usize,
+}
+
+/// Without --server a broker is started as a process of its own, keeping messages in memory. It shares the machine's
+/// cores with the load generator: both would be faster alone.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Bench {
+    /// Measure the broker at this address instead of a fresh one [modes `memory` and `echo` still start their own]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) server: Option<SocketAddr>,
+
+    /// What to measure
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "MODES",
+        default_value = "publish,end-to-end,drain,echo,crypto,memory"
+    )]
+    pub(crate) modes: Vec<Mode>,
+
+    /// Sizes of the plaintext; the envelope around it is larger (1 KiB becomes 1.9 KB)
+    #[arg(long, value_delimiter = ',', value_name = "SIZES", default_value = "256,1KiB,16KiB", value_parser = body_size)]
+    pub(crate) sizes: Vec<Size>,
+
+    /// Numbers of connections, each on a thread of its own; end to end has as many consumers besides
+    #[arg(long, value_delimiter = ',', value_name = "COUNTS", default_value = "1,4", value_parser = connection_count)]
+    pub(crate) connections: Vec<usize>,
+
+    /// Publishes a connection may have unanswered
+    #[arg(long, value_delimiter = ',', value_name = "COUNTS", default_value = "1,256", value_parser = window)]
+    pub(crate) windows: Vec<usize>,
+
+    /// Seconds of each row of publish, end-to-end and echo [default: 2]
+    #[arg(long, value_name = "S", value_parser = value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: Option<u64>,
+
+    /// Do everything as shortly as possible: a check that it works, not a measurement
+    #[arg(long, conflicts_with = "seconds")]
+    pub(crate) quick: bool,
+
+    /// Print one line of JSON for each row instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Be the server of mode `echo`
+    #[arg(long, value_enum, hide = true)]
+    pub(crate) echo_server: Option<Echo>,
 }
 
 /// How the process ends.
@@ -183,6 +249,29 @@ fn line_size(text: &str) -> Result<Size, String> {
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a number from 1".into())
+}
+
+fn key_bits(text: &str) -> Result<usize, String> {
+    between(text, RSA_BITS_MIN, RSA_BITS_MAX)
+}
+
+/// The default line limit of a broker bounds what a bench can send: base64 makes a third more of it.
+fn body_size(text: &str) -> Result<Size, String> {
+    const BODY_BYTES_MAX: u64 = 128 << 10;
+    let size: Size = text.parse()?;
+    if size.0 <= BODY_BYTES_MAX { Ok(size) } else { Err("at most 128KiB".into()) }
+}
+
+fn connection_count(text: &str) -> Result<usize, String> {
+    between(text, 1, 1000)
+}
+
+fn window(text: &str) -> Result<usize, String> {
+    between(text, 1, wire::PENDING_REPLIES_MAX)
+}
+
+fn between(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| format!("a number from {min} to {max}"))
 }
 
 #[cfg(test)]

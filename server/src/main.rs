@@ -1,6 +1,8 @@
 //! `ciphermq`: the broker and its tools, one binary.
 
+mod bench;
 mod cli;
+mod keygen;
 mod logging;
 mod open_files;
 mod printable;
@@ -26,5 +28,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<cli::Status, cli::Fault> {
     match arguments.command {
         Command::Serve(options) => serve::run(options),
+        Command::Keygen(options) => keygen::run(&options),
+        Command::Bench(options) => bench::run(&options),
     }
 }

@@ -1,0 +1,73 @@
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, ErrorKind};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// A server started by the bench from its own binary; ended when dropped.
+#[derive(Debug)]
+pub(super) struct ServerProcess {
+    child: Child,
+    pub(super) address: SocketAddr,
+    /// Kept open: a server may write to it later.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl ServerProcess {
+    /// Runs `ciphermq <arguments>` and waits for the address at the end of its first line.
+    pub(super) fn start(arguments: &[&str]) -> io::Result<ServerProcess> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        // What the caller has set for a broker of theirs is not meant for this one.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CIPHERMQ_")) {
+            command.env_remove(name);
+        }
+        let mut child = command.spawn()?;
+        let stdout = child.stdout.take().ok_or(ErrorKind::BrokenPipe)?;
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        let read = stdout.read_line(&mut line);
+        let address = line.trim_end().rsplit(' ').next().and_then(|address| address.parse().ok());
+        match (read, address) {
+            (Ok(_), Some(address)) => Ok(ServerProcess { child, address, _stdout: stdout }),
+            (read, _) => {
+                end(&mut child);
+                Err(read.err().unwrap_or_else(|| io::Error::other("the server did not start")))
+            }
+        }
+    }
+
+    /// A broker without a disk, large enough for any run.
+    pub(super) fn broker() -> io::Result<ServerProcess> {
+        ServerProcess::start(&[
+            "serve",
+            "--memory",
+            "--listen",
+            "127.0.0.1:0",
+            "--store-max-bytes",
+            "1TiB",
+            "--log",
+            "error",
+        ])
+    }
+
+    /// Bytes of memory the process holds, as the kernel counts them.
+    pub(super) fn resident_bytes(&self) -> io::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes =
+            line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|number| number.parse::<u64>().ok());
+        kibibytes.map(|number| number << 10).ok_or_else(|| ErrorKind::InvalidData.into())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+fn end(child: &mut Child) {
+    // It holds nothing that would need an orderly end; one that has ended already is fine.
+    drop(child.kill());
+    drop(child.wait());
+}

@@ -1,0 +1,145 @@
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use super::histogram::Histogram;
+
+/// One measured thing.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) mode: &'static str,
+    /// Bytes of plaintext.
+    pub(super) plaintext_bytes: usize,
+    /// Bytes of the line, or of the envelope where there is no line.
+    pub(super) line_bytes: usize,
+    pub(super) connections: usize,
+    pub(super) window: usize,
+    pub(super) messages: u64,
+    pub(super) messages_per_second: f64,
+    #[serde(flatten)]
+    pub(super) latency: Option<Latency>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Latency {
+    p50_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+}
+
+impl From<&Histogram> for Latency {
+    fn from(histogram: &Histogram) -> Latency {
+        let us = |part| histogram.percentile_us(part);
+        Latency { p50_us: us(0.5), p99_us: us(0.99), p999_us: us(0.999) }
+    }
+}
+
+/// Memory the broker takes for `count` things.
+#[derive(Debug, Serialize)]
+pub(super) struct MemoryRow {
+    pub(super) mode: &'static str,
+    pub(super) count: u64,
+    /// Bytes of all envelopes; 0 for connections.
+    pub(super) payload_bytes: u64,
+    pub(super) before_bytes: u64,
+    pub(super) after_bytes: u64,
+    pub(super) bytes_each: f64,
+}
+
+/// Writes rows as they come: a table for people, or a line of JSON for each.
+#[derive(Debug)]
+pub(super) struct Report {
+    json: bool,
+}
+
+impl Report {
+    pub(super) fn new(json: bool) -> Report {
+        Report { json }
+    }
+
+    /// A line for people.
+    pub(super) fn note(&self, text: &str) -> io::Result<()> {
+        if self.json { Ok(()) } else { self.write(text) }
+    }
+
+    pub(super) fn head(&self) -> io::Result<()> {
+        self.note(&format!(
+            "{:<12}{:>10}{:>8}{:>7}{:>8}{:>14}{:>12}{:>12}{:>12}",
+            "mode", "plaintext", "line", "conns", "window", "messages/s", "p50 us", "p99 us", "p99.9 us"
+        ))
+    }
+
+    pub(super) fn row(&self, row: &Row) -> io::Result<()> {
+        if self.json {
+            return self.json(row);
+        }
+        let mut text = format!(
+            "{:<12}{:>10}{:>8}{:>7}{:>8}{:>14}",
+            row.mode,
+            row.plaintext_bytes,
+            row.line_bytes,
+            row.connections,
+            row.window,
+            thousands(row.messages_per_second)
+        );
+        if let Some(Latency { p50_us, p99_us, p999_us }) = row.latency {
+            text.push_str(&format!("{p50_us:>12.1}{p99_us:>12.1}{p999_us:>12.1}"));
+        }
+        self.write(&text)
+    }
+
+    pub(super) fn memory(&self, row: &MemoryRow) -> io::Result<()> {
+        if self.json {
+            return self.json(row);
+        }
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let mut text = format!(
+            "{:<12}{:>14} of them: {:.1} MiB resident, {:.1} MiB before, {:.0} B each",
+            row.mode,
+            thousands(row.count as f64),
+            mib(row.after_bytes),
+            mib(row.before_bytes),
+            row.bytes_each
+        );
+        if row.payload_bytes > 0 {
+            text.push_str(&format!(", {} B of it envelope", row.payload_bytes / row.count.max(1)));
+        }
+        self.write(&text)
+    }
+
+    fn json(&self, row: &impl Serialize) -> io::Result<()> {
+        self.write(&serde_json::to_string(row)?)
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{text}")?;
+        stdout.flush()
+    }
+}
+
+/// `1234567.8` as `1,234,568`.
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thousands;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(thousands(0.4), "0");
+        assert_eq!(thousands(999.0), "999");
+        assert_eq!(thousands(1000.0), "1,000");
+        assert_eq!(thousands(1234567.8), "1,234,568");
+    }
+}
