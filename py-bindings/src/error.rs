@@ -3,15 +3,99 @@
 //! The classes live in Python: each has one of ours and a built-in one as
 //! parents, which a class made here cannot have.
 
-use cipher_client::{Error, ErrorKind};
+use cipher_client::{Code, Error, ErrorKind};
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-/// The exception for a fault.
-pub(crate) fn raised(error: &Error) -> PyErr {
-    Python::attach(|py| exception(py, error))
+use crate::message::Received;
+
+/// A fault and what it is about.
+pub(crate) struct Failure(Box<Fault>);
+
+struct Fault {
+    error: Error,
+    message_id: Option<String>,
+    message: Option<Received>,
+    confirmed: Option<Vec<String>>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(Box::new(Fault { error, message_id: None, message: None, confirmed: None }))
+    }
+}
+
+impl From<ErrorKind> for Failure {
+    fn from(kind: ErrorKind) -> Self {
+        Error::from(kind).into()
+    }
+}
+
+impl Failure {
+    /// With the id of the message it is about.
+    pub(crate) fn of(mut self, message_id: &str) -> Self {
+        self.0.message_id = Some(message_id.to_owned());
+        self
+    }
+
+    /// With the message that did not open, to be settled by who catches it.
+    pub(crate) fn with_message(mut self, message: Received) -> Self {
+        self.0.message = Some(message);
+        self
+    }
+
+    /// With the ids of a batch that were confirmed.
+    pub(crate) fn with_confirmed(mut self, ids: Vec<String>) -> Self {
+        self.0.confirmed = Some(ids);
+        self
+    }
+
+    pub(crate) fn kind(&self) -> &ErrorKind {
+        self.0.error.kind()
+    }
+
+    /// Nobody knows whether it happened, or it did not: worth another try.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Timeout | ErrorKind::OutcomeUnknown)
+    }
+
+    pub(crate) fn into_exception(self, py: Python<'_>) -> PyErr {
+        let Fault { error, message_id, message, confirmed } = *self.0;
+        let exception = exception(py, &error);
+        let details = || -> PyResult<()> {
+            let value = exception.value(py);
+            if let ErrorKind::Refused { code, .. } = error.kind() {
+                value.setattr("code", code.as_str())?;
+            }
+            if let Some(id) = message_id {
+                value.setattr("message_id", id)?;
+            }
+            if let Some(ids) = confirmed {
+                value.setattr("confirmed", ids)?;
+            }
+            if let Some(message) = message {
+                value.setattr("message", message.into_bound_py_any(py)?)?;
+            }
+            Ok(())
+        };
+        match details() {
+            Ok(()) => exception,
+            Err(fault) => fault,
+        }
+    }
+}
+
+/// The exception for a fault that has no more to it.
+pub(crate) fn raised(error: Error) -> PyErr {
+    Python::attach(|py| Failure::from(error).into_exception(py))
+}
+
+/// The exception for the use of an object on the other side of a fork.
+pub(crate) fn forked() -> PyErr {
+    Python::attach(|py| class(py, "ForkError", FORKED.to_owned()))
 }
 
 fn exception(py: Python<'_>, error: &Error) -> PyErr {
@@ -25,6 +109,15 @@ fn exception(py: Python<'_>, error: &Error) -> PyErr {
         ErrorKind::KeyTooSmall { .. } => class(py, "KeyFormatError", format!("{text}; {LEGACY}")),
         ErrorKind::MessageId { .. } | ErrorKind::Option { .. } => PyValueError::new_err(text),
         ErrorKind::Io { operation, path } => os_error(error, operation, path),
+        ErrorKind::Connection => class(py, "ConnectionLost", format!("{}; {UNREACHED}", with_cause(error))),
+        ErrorKind::Timeout => class(py, "Timeout", TIMEOUT.to_owned()),
+        ErrorKind::OutcomeUnknown => class(py, "OutcomeUnknown", text),
+        ErrorKind::LeaseLost => class(py, "LeaseLost", text),
+        ErrorKind::Closed => class(py, "Closed", CLOSED.to_owned()),
+        ErrorKind::Protocol { .. } => class(py, "ProtocolError", with_cause(error)),
+        ErrorKind::Refused { code: Code::QueueFull | Code::StoreFull, .. } => class(py, "Full", text),
+        ErrorKind::Refused { code: Code::NotLeased, .. } => class(py, "LeaseLost", text),
+        ErrorKind::Refused { .. } => class(py, "Refused", text),
         _ => class(py, "CipherMQError", text),
     }
 }
@@ -32,7 +125,18 @@ fn exception(py: Python<'_>, error: &Error) -> PyErr {
 /// One text for every cause, see the type of the same name.
 const DECRYPT: &str = "the message cannot be opened with this key; compare PublicKey.fingerprint with the sender's, \
      or reject the message";
-const LEGACY: &str = "make a new one, or pass allow_legacy_rsa=True to read it all the same";
+const LEGACY: &str = "make a new one, or pass allow_legacy_rsa=True to use it all the same";
+const UNREACHED: &str = "check host and port, and that `ciphermq serve` is running";
+const TIMEOUT: &str = "the deadline passed before anything was sent; try again, or give it more time with timeout=";
+const CLOSED: &str = "it was closed; make a new one";
+const FORKED: &str = "made before a fork, and does not work in the child process; make a new one after the fork";
+
+fn with_cause(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
 
 /// As Python's own `open` would raise it: the number picks the subclass.
 fn os_error(error: &Error, operation: &str, path: &str) -> PyErr {

@@ -1,21 +1,24 @@
 //! `PublicKey`, `PrivateKey`, `generate_keypair`, `write_keypair`.
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
-use cipher_client::crypto;
-use pyo3::basic::CompareOp;
+use cipher_client::crypto::{self, OpenPolicy, Opener, Sealer, SessionPolicy};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use zeroize::Zeroizing;
 
 use crate::error::raised;
+use crate::logging;
 use crate::text::Octets;
 
 /// The key of a recipient: what it takes to seal a message for them.
 #[pyclass(frozen, module = "ciphermq")]
 pub(crate) struct PublicKey {
     pub(crate) inner: crypto::PublicKey,
+    /// One session for all that is sealed to this object.
+    sealer: OnceLock<Arc<Sealer>>,
 }
 
 #[pymethods]
@@ -36,7 +39,7 @@ impl PublicKey {
 
     /// The PEM text.
     fn to_pem(&self) -> PyResult<String> {
-        self.inner.to_pem().map_err(|error| raised(&error))
+        self.inner.to_pem().map_err(raised)
     }
 
     /// The name of the key.
@@ -55,13 +58,8 @@ impl PublicKey {
         format!("PublicKey({})", self.inner.fingerprint())
     }
 
-    fn __richcmp__(&self, other: &Bound<'_, PyAny>, op: CompareOp) -> Option<bool> {
-        let same = self.inner == other.cast::<Self>().ok()?.get().inner;
-        match op {
-            CompareOp::Eq => Some(same),
-            CompareOp::Ne => Some(!same),
-            _ => None,
-        }
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| self.inner == other.get().inner)
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
@@ -70,10 +68,21 @@ impl PublicKey {
 }
 
 impl PublicKey {
+    fn new(inner: crypto::PublicKey) -> Self {
+        Self { inner, sealer: OnceLock::new() }
+    }
+
     fn read(key: cipher_client::Result<crypto::PublicKey>, allow_legacy_rsa: bool) -> PyResult<Self> {
-        let key = key.map_err(|error| raised(&error))?;
-        let inner = if allow_legacy_rsa { key.allow_legacy_rsa() } else { key };
-        Ok(Self { inner })
+        let key = key.map_err(raised)?;
+        Ok(Self::new(if allow_legacy_rsa { key.allow_legacy_rsa() } else { key }))
+    }
+
+    pub(crate) fn sealer(&self) -> PyResult<&Arc<Sealer>> {
+        if let Some(sealer) = self.sealer.get() {
+            return Ok(sealer);
+        }
+        let sealer = Sealer::new(&self.inner, SessionPolicy::default()).map_err(raised)?;
+        Ok(self.sealer.get_or_init(|| Arc::new(sealer)))
     }
 }
 
@@ -81,6 +90,8 @@ impl PublicKey {
 #[pyclass(frozen, module = "ciphermq")]
 pub(crate) struct PrivateKey {
     pub(crate) inner: crypto::PrivateKey,
+    /// One memory of session keys for all that is opened by this object.
+    opener: OnceLock<Arc<Opener>>,
 }
 
 #[pymethods]
@@ -96,17 +107,17 @@ impl PrivateKey {
     #[staticmethod]
     #[pyo3(signature = (path, *, allow_legacy_rsa=false))]
     fn from_file(py: Python<'_>, path: PathBuf, allow_legacy_rsa: bool) -> PyResult<Self> {
-        Self::read(py.detach(|| crypto::PrivateKey::from_file(path)), allow_legacy_rsa)
+        Self::read(logging::detached(py, || crypto::PrivateKey::from_file(path)), allow_legacy_rsa)
     }
 
     /// The half to give to senders.
     fn public_key(&self) -> PublicKey {
-        PublicKey { inner: self.inner.public_key() }
+        PublicKey::new(self.inner.public_key())
     }
 
     /// The PEM text, as bytes: the one way in which a key leaves this object.
     fn to_pem<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let pem: Zeroizing<String> = self.inner.to_pem().map_err(|error| raised(&error))?;
+        let pem: Zeroizing<String> = self.inner.to_pem().map_err(raised)?;
         Ok(PyBytes::new(py, pem.as_bytes()))
     }
 
@@ -140,10 +151,21 @@ impl PrivateKey {
 }
 
 impl PrivateKey {
+    fn new(inner: crypto::PrivateKey) -> Self {
+        Self { inner, opener: OnceLock::new() }
+    }
+
     fn read(key: cipher_client::Result<crypto::PrivateKey>, allow_legacy_rsa: bool) -> PyResult<Self> {
-        let key = key.map_err(|error| raised(&error))?;
-        let inner = if allow_legacy_rsa { key.allow_legacy_rsa() } else { key };
-        Ok(Self { inner })
+        let key = key.map_err(raised)?;
+        Ok(Self::new(if allow_legacy_rsa { key.allow_legacy_rsa() } else { key }))
+    }
+
+    pub(crate) fn opener(&self) -> PyResult<Arc<Opener>> {
+        if let Some(opener) = self.opener.get() {
+            return Ok(Arc::clone(opener));
+        }
+        let opener = Opener::new(&self.inner, OpenPolicy::default()).map_err(raised)?;
+        Ok(Arc::clone(self.opener.get_or_init(|| Arc::new(opener))))
     }
 }
 
@@ -155,9 +177,9 @@ fn not_copied() -> PyErr {
 #[pyfunction]
 #[pyo3(signature = (bits=2048))]
 pub(crate) fn generate_keypair(py: Python<'_>, bits: usize) -> PyResult<(PrivateKey, PublicKey)> {
-    let private = py.detach(|| crypto::PrivateKey::generate(bits)).map_err(|error| raised(&error))?;
-    let public = PublicKey { inner: private.public_key() };
-    Ok((PrivateKey { inner: private }, public))
+    let private = py.detach(|| crypto::PrivateKey::generate(bits)).map_err(raised)?;
+    let public = PublicKey::new(private.public_key());
+    Ok((PrivateKey::new(private), public))
 }
 
 /// Writes both halves of a key pair into a folder, which is made if need be.
@@ -168,6 +190,6 @@ pub(crate) fn write_keypair(
     private_key: &Bound<'_, PrivateKey>,
 ) -> PyResult<(PathBuf, PathBuf)> {
     let key = &private_key.get().inner;
-    let paths = py.detach(|| crypto::write_key_pair(directory, key)).map_err(|error| raised(&error))?;
+    let paths = py.detach(|| crypto::write_key_pair(directory, key)).map_err(raised)?;
     Ok((paths.private, paths.public))
 }

@@ -1,20 +1,60 @@
 //! The native half of the Python package `ciphermq`.
 //!
-//! Keys, sealing and opening are here; what a user sees of them is described in
-//! `python/ciphermq/_native.pyi`. Nothing in here decides anything about the
-//! protocol or the cryptography: that is `cipher-client`.
+//! A user sees `python/ciphermq`; what this crate offers to it is described in
+//! `_native.pyi`. Nothing in here decides anything about the protocol or the
+//! cryptography: that is `cipher-client`. What is here:
+//!
+//! - `keys`, `sealing`: values and functions of `cipher_client::crypto`.
+//! - `connection`, `subscription`, `message`: a client, a consumer and a
+//!   delivery. Each operation is written once, as a future.
+//! - `wait`, `bridge`: the two ways to run such a future: block until it is done,
+//!   or hand out an asyncio future.
+//! - `process`: one runtime a process, and what must not cross a `fork`.
+//! - `logging`: events of the Rust side become records of the logger `ciphermq`.
+//! - `broker`: the broker itself, for `ciphermq.testing`.
 
+mod bridge;
+mod broker;
+mod connection;
 mod error;
 mod keys;
+mod leases;
+mod logging;
+mod message;
+mod process;
+mod publishing;
 mod sealing;
+mod seconds;
+mod subscription;
 mod text;
+mod topology;
+mod wait;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _native {
+    use super::{Bound, PyModule, PyResult};
+
+    #[pymodule_export]
+    use crate::broker::Broker;
+    #[pymodule_export]
+    use crate::connection::Connection;
     #[pymodule_export]
     use crate::keys::{PrivateKey, PublicKey, generate_keypair, write_keypair};
     #[pymodule_export]
+    use crate::message::{AsyncMessage, Message, MessageBase};
+    #[pymodule_export]
+    use crate::publishing::Batch;
+    #[pymodule_export]
     use crate::sealing::{open_envelope, seal};
+    #[pymodule_export]
+    use crate::subscription::Subscription;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        use pyo3::prelude::PyModuleMethods;
+        crate::logging::install();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
 }

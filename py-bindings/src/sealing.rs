@@ -18,8 +18,12 @@ pub(crate) fn seal(
     public_key: &Bound<'_, PublicKey>,
     message_id: Option<Cow<'_, str>>,
 ) -> PyResult<String> {
-    let (key, plaintext) = (&public_key.get().inner, plaintext.as_bytes());
-    py.detach(|| cipher_client::crypto::seal(plaintext, key, message_id.as_deref())).map_err(|error| raised(&error))
+    let (sealer, plaintext) = (public_key.get().sealer()?, plaintext.as_bytes());
+    let sealed = py.detach(|| match message_id.as_deref() {
+        Some(id) => sealer.seal_with_id(id, plaintext),
+        None => sealer.seal(plaintext),
+    });
+    sealed.map(|sealed| sealed.envelope).map_err(raised)
 }
 
 /// Opens an envelope with the key it was sealed for.
@@ -29,12 +33,12 @@ pub(crate) fn open_envelope<'py>(
     envelope: Octets<'py>,
     private_key: &Bound<'py, PrivateKey>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let (key, envelope) = (&private_key.get().inner, envelope.as_bytes());
+    let (opener, envelope) = (private_key.get().opener()?, envelope.as_bytes());
     let opened = py.detach(|| {
         let envelope = std::str::from_utf8(envelope).map_err(|_| not_text())?;
-        cipher_client::crypto::open(envelope, key)
+        opener.open(envelope)
     });
-    let opened = opened.map_err(|error| raised(&error))?;
+    let opened = opened.map_err(raised)?;
     Ok(PyBytes::new(py, &opened.plaintext))
 }
 

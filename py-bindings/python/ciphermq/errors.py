@@ -5,10 +5,10 @@ Texts say what to do next. They never hold a part of a message or of a key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Sequence, Union
 
 if TYPE_CHECKING:
-    from ciphermq import Message
+    from ciphermq import Message, aio
 
 __all__ = [
     "CipherMQError",
@@ -31,6 +31,12 @@ __all__ = [
 class CipherMQError(Exception):
     """The root: whatever goes wrong in this package, arguments excepted."""
 
+    message_id: Optional[str] = None
+    """The message it is about, if it is about one that was published or settled."""
+
+    confirmed: Sequence[str] = ()
+    """From `send_many`: the ids that the broker has confirmed all the same."""
+
 
 class ConnectionLost(CipherMQError, ConnectionError):
     """There is no broker to be reached, or it went away and did not come back in time."""
@@ -42,9 +48,6 @@ class Timeout(CipherMQError, TimeoutError):
 
 class OutcomeUnknown(Timeout):
     """The deadline passed after sending: it may have happened. Publish again with the same `message_id`."""
-
-    message_id: Optional[str] = None
-    """The id to use again, where there is one."""
 
 
 class Refused(CipherMQError):
@@ -69,21 +72,21 @@ class Closed(CipherMQError):
 class DecryptError(CipherMQError, ValueError):
     """The message does not open with this key. Every cause looks the same on purpose."""
 
-    message: Optional[Message] = None
+    message: Optional[Union[Message, aio.Message]] = None
     """On receiving: the message, still to be settled (`reject` moves it to the dead-letter queue)."""
 
 
 class EnvelopeError(CipherMQError, ValueError):
     """Not an envelope, or one of a kind or size this package does not handle; no key was touched."""
 
-    message: Optional[Message] = None
+    message: Optional[Union[Message, aio.Message]] = None
     """On receiving: the message, still to be settled."""
 
 
 class Throttled(CipherMQError):
     """Too many messages failed to open lately, so this one was not tried; release it and try later."""
 
-    message: Optional[Message] = None
+    message: Optional[Union[Message, aio.Message]] = None
     """On receiving: the message, still to be settled."""
 
 

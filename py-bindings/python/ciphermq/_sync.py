@@ -1,0 +1,371 @@
+"""`Sender` and `Receiver` that block."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from types import TracebackType
+from typing import Deque, Iterable, Iterator, List, Optional, Tuple, Type, TypeVar
+
+from ciphermq import _types
+from ciphermq._native import Batch, Connection, Message, PrivateKey, PublicKey
+from ciphermq._types import (
+    BindingInfo,
+    Dedupe,
+    ExchangeInfo,
+    MessageStatus,
+    Plaintext,
+    QueueInfo,
+    Stats,
+)
+from ciphermq.errors import CipherMQError, Closed
+
+_Self = TypeVar("_Self", bound="_Connected")
+
+
+class _Connected:
+    """A connection to the broker and what can be asked on it.
+
+    The connection is made on first use, or by `with`. When it is lost it is made again, as often as need be; what was
+    not confirmed is sent again under the same id.
+    """
+
+    _core: Connection
+    _address: Tuple[str, int]
+
+    def __enter__(self: _Self) -> _Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        exception: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        try:
+            self.close()
+        except CipherMQError:
+            # The exception of the block is the one to be seen.
+            if exception is None:
+                raise
+
+    def connect(self) -> None:
+        """Connects, if that was not done. Raises `ConnectionLost` when there is no broker."""
+        self._core.connect()
+
+    def close(self) -> None:
+        """Waits for what is under way, at most `timeout`, and ends the connection. To be called once or often."""
+        self._core.close()
+
+    @property
+    def address(self) -> Tuple[str, int]:
+        """Host and port of the broker."""
+        return self._address
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._core.connected
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._core.closed
+
+    @property
+    def reconnects(self) -> int:
+        """How many times the connection was lost and made again."""
+        return self._core.reconnects
+
+    def ping(self) -> float:
+        """The time the broker takes for an answer, in seconds."""
+        return self._core.ping()
+
+    def declare_queue(
+        self,
+        queue: str,
+        *,
+        lease: Optional[float] = None,
+        max_attempts: Optional[int] = None,
+        dead_letter: Optional[str] = None,
+        max_messages: Optional[int] = None,
+        max_bytes: Optional[int] = None,
+    ) -> None:
+        """Makes a queue if it is not there. What is not said is the broker's default, or stays as it is.
+
+        `lease` is in seconds. `Refused` with `CONFLICT`: it is there with other options.
+        """
+        self._core.declare_queue(
+            queue,
+            lease=lease,
+            max_attempts=max_attempts,
+            dead_letter=dead_letter,
+            max_messages=max_messages,
+            max_bytes=max_bytes,
+        )
+
+    def declare_exchange(self, exchange: str) -> None:
+        """Makes an exchange if it is not there."""
+        self._core.declare_exchange(exchange)
+
+    def bind(self, exchange: str, queue: str, routing_key: str) -> None:
+        """Sends messages published to `exchange` with `routing_key` to `queue` as well."""
+        self._core.bind(exchange, queue, routing_key)
+
+    def unbind(self, exchange: str, queue: str, routing_key: str) -> None:
+        """Takes a binding away."""
+        self._core.unbind(exchange, queue, routing_key)
+
+    def delete_queue(self, queue: str, *, force: bool = False) -> None:
+        """Deletes a queue; with `force` also one that holds messages."""
+        self._core.delete_queue(queue, force)
+
+    def delete_exchange(self, exchange: str) -> None:
+        """Deletes an exchange and its bindings."""
+        self._core.delete_exchange(exchange)
+
+    def purge(self, queue: str) -> int:
+        """Removes the messages of a queue that nobody has in hand; how many."""
+        return self._core.purge(queue)
+
+    def status(self, message_id: str) -> Optional[MessageStatus]:
+        """Where a message is; `None` when the broker does not know the id (any more)."""
+        return self._core.status(message_id)
+
+    def list_queues(self) -> List[QueueInfo]:
+        """All queues, by name."""
+        return self._core.list_queues()
+
+    def list_exchanges(self) -> List[ExchangeInfo]:
+        """All exchanges, by name."""
+        return self._core.list_exchanges()
+
+    def list_bindings(self, exchange: Optional[str] = None) -> List[BindingInfo]:
+        """The bindings of one exchange, or of all."""
+        return self._core.list_bindings(exchange)
+
+    def stats(self) -> Stats:
+        """The broker's statistics."""
+        return self._core.stats()
+
+
+class Sender(_Connected):
+    """Seals messages for the holder of `public_key` and publishes them.
+
+    A message is tried `attempts` times, `timeout` seconds each, always under the same id: the broker stores it once,
+    however often it arrives. May be used by several threads at a time.
+
+    Without `public_key` only `publish` works, for messages that are sealed already.
+    """
+
+    def __init__(
+        self,
+        host: str = _types.DEFAULT_HOST,
+        port: int = _types.DEFAULT_PORT,
+        *,
+        public_key: Optional[PublicKey] = None,
+        exchange: str = _types.DEFAULT_EXCHANGE,
+        routing_key: str = _types.DEFAULT_KEY,
+        timeout: float = 5.0,
+        attempts: int = 3,
+        name: Optional[str] = None,
+    ) -> None:
+        self._address = (host, port)
+        self._core = Connection(host, port, timeout=timeout, window=_types.WINDOW, name=name, asyncio=False)
+        self._public_key = public_key
+        self._exchange = exchange
+        self._routing_key = routing_key
+        self._timeout = timeout
+        self._attempts = attempts
+
+    @property
+    def pending(self) -> int:
+        """Messages on their way that the broker has not confirmed."""
+        return self._core.pending
+
+    def send(
+        self,
+        message: Plaintext,
+        *,
+        message_id: Optional[str] = None,
+        exchange: Optional[str] = None,
+        routing_key: Optional[str] = None,
+        timeout: Optional[float] = None,
+        attempts: Optional[int] = None,
+    ) -> str:
+        """Seals and publishes one message; returns its id once the broker has it.
+
+        Raises `Refused` when the broker says no (`Full` when there is no room), `OutcomeUnknown` when it does not
+        answer: send again with the id from the exception's `message_id`.
+        """
+        return self._core.send(
+            exchange or self._exchange,
+            routing_key or self._routing_key,
+            message,
+            self._recipient(),
+            message_id=message_id,
+            timeout=self._timeout if timeout is None else timeout,
+            attempts=self._attempts if attempts is None else attempts,
+        )
+
+    def publish(
+        self,
+        envelope: str,
+        message_id: Optional[str] = None,
+        *,
+        exchange: Optional[str] = None,
+        routing_key: Optional[str] = None,
+        timeout: Optional[float] = None,
+        attempts: Optional[int] = None,
+    ) -> str:
+        """Publishes what `seal` made; returns its id once the broker has it.
+
+        The id is the one in the envelope; a `message_id` that is given must be the same.
+        """
+        return self._core.publish(
+            exchange or self._exchange,
+            routing_key or self._routing_key,
+            envelope,
+            message_id=message_id,
+            timeout=self._timeout if timeout is None else timeout,
+            attempts=self._attempts if attempts is None else attempts,
+        )
+
+    def send_many(self, messages: Iterable[Plaintext]) -> List[str]:
+        """Seals and publishes all messages, in order, without waiting for one before the next; their ids.
+
+        Messages are taken from the iterable in groups of 256. If some fail, the rest is sent all the same; then the
+        first failure is raised, with the ids that were confirmed as its `confirmed`.
+        """
+        recipient = self._recipient()
+        source = iter(messages)
+        under_way: Deque[Batch] = deque()
+        outcome = _Outcome()
+        while group := list(itertools.islice(source, _types.GROUP)):
+            if len(under_way) == _types.GROUPS_UNDER_WAY:
+                outcome.add(under_way.popleft())
+            batch = self._core.send_batch(
+                self._exchange, self._routing_key, group, recipient, timeout=self._timeout, attempts=self._attempts
+            )
+            under_way.append(batch)
+        for batch in under_way:
+            outcome.add(batch)
+        return outcome.ids()
+
+    def _recipient(self) -> PublicKey:
+        if self._public_key is None:
+            raise TypeError("this Sender has no public_key: pass one, or seal the message and use publish()")
+        return self._public_key
+
+
+class _Outcome:
+    """What came of the groups of `send_many`."""
+
+    def __init__(self) -> None:
+        self._ids: List[str] = []
+        self._failure: Optional[CipherMQError] = None
+
+    def add(self, batch: Batch) -> None:
+        try:
+            self._ids += batch.wait()
+        except CipherMQError as failure:
+            self._ids += failure.confirmed
+            self._failure = self._failure or failure
+
+    def ids(self) -> List[str]:
+        if self._failure is None:
+            return self._ids
+        self._failure.confirmed = self._ids
+        raise self._failure
+
+
+class Receiver(_Connected):
+    """Takes messages from a queue and opens them with `private_key`. An iterator of `Message`.
+
+    At most `prefetch` messages are on their way or in hand at a time. A message that is neither settled nor kept goes back
+    to the queue; so does every one in hand when the receiver is closed.
+
+    With `dedupe` (`True`, or the path of a file that outlives the process) a message that was acknowledged here before is
+    acknowledged again and not handed over. `dedupe_sync` has each note on disk before the broker is told.
+
+    A message that does not open raises `DecryptError` or `EnvelopeError`, which carry it as `message`; the iterator goes on
+    after that. With `on_undecryptable="reject"` it goes to the dead-letter queue instead.
+    """
+
+    def __init__(
+        self,
+        host: str = _types.DEFAULT_HOST,
+        port: int = _types.DEFAULT_PORT,
+        *,
+        private_key: PrivateKey,
+        queue: str = _types.DEFAULT_QUEUE,
+        prefetch: int = 256,
+        timeout: float = 5.0,
+        dedupe: Dedupe = None,
+        dedupe_sync: bool = False,
+        on_undecryptable: str = "raise",
+        name: Optional[str] = None,
+    ) -> None:
+        if on_undecryptable not in ("raise", "reject"):
+            raise ValueError('on_undecryptable is "raise" or "reject"')
+        self._address = (host, port)
+        self._core = Connection(host, port, timeout=timeout, window=_types.WINDOW, name=name, asyncio=False)
+        self._queue = queue
+        self._subscription = self._core.consume(
+            queue,
+            private_key,
+            prefetch=prefetch,
+            dedupe=dedupe,
+            dedupe_sync=dedupe_sync,
+            reject_undecryptable=on_undecryptable == "reject",
+        )
+
+    @property
+    def queue(self) -> str:
+        """The queue it takes messages from."""
+        return self._queue
+
+    @property
+    def duplicates(self) -> int:
+        """Messages that had been acknowledged before, and were so again without being handed over."""
+        return self._subscription.duplicates
+
+    @property
+    def rejected(self) -> int:
+        """Messages that did not open and went to the dead-letter queue."""
+        return self._subscription.rejected
+
+    def subscribe(self) -> None:
+        """Starts to take messages, which the first `receive` does by itself. Raises `Refused` for an unknown queue."""
+        self._subscription.start()
+
+    def unsubscribe(self) -> None:
+        """Takes no more messages; those that were not handed over go back. What is in hand can still be settled."""
+        self._subscription.close()
+
+    def receive(self, timeout: Optional[float] = None) -> Optional[Message]:
+        """The next message; `None` when `timeout` seconds are over. Without it, waits as long as it takes."""
+        message = self._subscription.poll()
+        if message is not None:
+            return message
+        return self._subscription.receive(timeout)
+
+    def fetch(self, n: int, wait: Optional[float] = None) -> List[Message]:
+        """Up to `n` messages: waits up to `wait` seconds for the first, then takes what else is there.
+
+        An empty list means that there was none. A message that does not open is raised when it is the first.
+        """
+        return self._subscription.fetch(n, wait)
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        try:
+            message = self.receive()
+        except Closed:
+            message = None
+        if message is None:
+            raise StopIteration
+        return message

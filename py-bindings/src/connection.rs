@@ -1,0 +1,396 @@
+//! `Connection`: what a sender and a receiver do with the broker.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use cipher_client::crypto::{self, Sealed};
+use cipher_client::dedupe::{DedupeOptions, DedupeWindow, Durability};
+use cipher_client::{Client, ConnectOptions, ErrorKind, QueueOptions};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use tokio::sync::OnceCell;
+
+use crate::error::{Failure, raised};
+use crate::keys::{PrivateKey, PublicKey};
+use crate::leases::Dedupe;
+use crate::logging;
+use crate::process::Owned;
+use crate::publishing::{Route, Tries, publish, start_batch};
+use crate::seconds::Seconds;
+use crate::subscription::{Inbox, Subscription};
+use crate::text::Octets;
+use crate::topology;
+use crate::wait::Mode;
+
+/// A client that connects on first use.
+#[pyclass(frozen, module = "ciphermq._native")]
+pub(crate) struct Connection {
+    inner: Owned<Arc<Inner>>,
+    mode: Mode,
+}
+
+/// What the operations under way share.
+pub(crate) struct Inner {
+    options: ConnectOptions,
+    client: OnceCell<Client>,
+    is_closed: AtomicBool,
+    pub(crate) pending: Arc<AtomicUsize>,
+}
+
+impl Inner {
+    /// The client, connected.
+    pub(crate) async fn client(&self) -> Result<&Client, Failure> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(ErrorKind::Closed.into());
+        }
+        let connect = || Client::connect(self.options.clone());
+        Ok(self.client.get_or_try_init(connect).await?)
+    }
+
+    async fn close(&self) -> Result<(), Failure> {
+        if self.is_closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        match self.client.get() {
+            Some(client) => Ok(client.clone().close().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+#[pymethods]
+impl Connection {
+    /// Nothing is sent before the first operation.
+    #[new]
+    #[pyo3(signature = (host, port, *, timeout, window, name, asyncio))]
+    fn new(
+        py: Python<'_>,
+        host: &str,
+        port: u16,
+        timeout: Seconds,
+        window: usize,
+        name: Option<String>,
+        asyncio: bool,
+    ) -> PyResult<Self> {
+        logging::read_level(py)?;
+        let host = if host.contains(':') { Cow::from(format!("[{host}]")) } else { Cow::from(host) };
+        let options = ConnectOptions::new(format!("{host}:{port}"))
+            .connect_timeout(timeout.0)
+            .request_timeout(timeout.0)
+            .window(window);
+        let options = match name {
+            Some(name) => options.name(name),
+            None => options,
+        };
+        let inner = Inner {
+            options,
+            client: OnceCell::new(),
+            is_closed: AtomicBool::new(false),
+            pending: Arc::new(AtomicUsize::new(0)),
+        };
+        Ok(Self { inner: Owned::new(Arc::new(inner)), mode: Mode::new(asyncio) })
+    }
+
+    /// Connects, if that was not done.
+    fn connect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move { inner.client().await.map(drop) })
+    }
+
+    /// Waits for what is under way, and ends.
+    fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move { inner.close().await })
+    }
+
+    /// Whether there is a connection at this moment.
+    #[getter]
+    fn connected(&self) -> PyResult<bool> {
+        Ok(self.inner.get()?.client.get().is_some_and(Client::is_connected))
+    }
+
+    /// Whether it was closed by its owner.
+    #[getter]
+    fn closed(&self) -> PyResult<bool> {
+        Ok(self.inner.get()?.is_closed.load(Ordering::Acquire))
+    }
+
+    /// How many times the connection was lost and made again.
+    #[getter]
+    fn reconnects(&self) -> PyResult<u64> {
+        Ok(self.inner.get()?.client.get().map_or(0, Client::reconnects))
+    }
+
+    /// Publishes without confirmation so far.
+    #[getter]
+    fn pending(&self) -> PyResult<usize> {
+        Ok(self.inner.get()?.pending.load(Ordering::Relaxed))
+    }
+
+    /// Seals and publishes.
+    #[pyo3(signature = (exchange, routing_key, plaintext, public_key, *, message_id, timeout, attempts))]
+    #[allow(clippy::too_many_arguments)] // the caller names them; they are one thing each
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: &str,
+        routing_key: &str,
+        plaintext: Octets<'py>,
+        public_key: &Bound<'py, PublicKey>,
+        message_id: Option<&str>,
+        timeout: Seconds,
+        attempts: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (inner, route) = (self.inner()?, route(exchange, routing_key));
+        let sealer = public_key.get().sealer()?;
+        let plaintext = plaintext.as_bytes();
+        let sealed = py.detach(|| match message_id {
+            Some(id) => sealer.seal_with_id(id, plaintext),
+            None => sealer.seal(plaintext),
+        });
+        let tries = tries(timeout, attempts)?;
+        self.mode.run(py, publish(inner, route, sealed.map_err(raised)?, tries))
+    }
+
+    /// Publishes what is sealed already.
+    #[pyo3(signature = (exchange, routing_key, envelope, *, message_id, timeout, attempts))]
+    #[allow(clippy::too_many_arguments)] // as for `send`
+    fn publish<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: &str,
+        routing_key: &str,
+        envelope: String,
+        message_id: Option<String>,
+        timeout: Seconds,
+        attempts: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (inner, route, tries) = (self.inner()?, route(exchange, routing_key), tries(timeout, attempts)?);
+        let sealed = sealed(envelope, message_id)?;
+        self.mode.run(py, publish(inner, route, sealed, tries))
+    }
+
+    /// Seals a group of messages and puts them on their way: a `Batch`.
+    #[pyo3(signature = (exchange, routing_key, plaintexts, public_key, *, timeout, attempts))]
+    #[allow(clippy::too_many_arguments)] // as for `send`
+    fn send_batch<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: &str,
+        routing_key: &str,
+        plaintexts: &Bound<'py, PyList>,
+        public_key: &Bound<'py, PublicKey>,
+        timeout: Seconds,
+        attempts: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (inner, route, tries) = (self.inner()?, route(exchange, routing_key), tries(timeout, attempts)?);
+        let plaintexts: Vec<Octets<'py>> = plaintexts.iter().map(|text| text.extract()).collect::<PyResult<_>>()?;
+        let plaintexts: Vec<&[u8]> = plaintexts.iter().map(Octets::as_bytes).collect();
+        let sealer = public_key.get().sealer()?;
+        let sealed: cipher_client::Result<Vec<Sealed>> =
+            py.detach(|| plaintexts.iter().map(|text| sealer.seal(text)).collect());
+        let batch = start_batch(inner, route, sealed.map_err(raised)?, tries, self.mode.clone());
+        self.mode.run(py, batch)
+    }
+
+    /// Makes ready to consume a queue; nothing is sent before the first message is asked for.
+    #[pyo3(signature = (queue, private_key, *, prefetch, dedupe, dedupe_sync, reject_undecryptable))]
+    #[allow(clippy::too_many_arguments)] // as for `send`
+    fn consume(
+        &self,
+        py: Python<'_>,
+        queue: String,
+        private_key: &Bound<'_, PrivateKey>,
+        prefetch: u32,
+        dedupe: Option<Remember>,
+        dedupe_sync: bool,
+        reject_undecryptable: bool,
+    ) -> PyResult<Subscription> {
+        let opener = private_key.get().opener()?;
+        let durability = if dedupe_sync { Durability::Synced } else { Durability::Written };
+        let options = DedupeOptions { durability, ..DedupeOptions::default() };
+        let window = logging::detached(py, || match dedupe {
+            None => Ok(None),
+            Some(Remember::InMemory) => DedupeWindow::in_memory(options).map(Some),
+            Some(Remember::File(path)) => DedupeWindow::open(path, options, SystemTime::now()).map(Some),
+        });
+        let dedupe = window.map_err(raised)?.map(Dedupe::new);
+        let inbox = Inbox::new(self.inner()?, queue, prefetch, opener, dedupe, reject_undecryptable);
+        Ok(Subscription::new(inbox, self.mode.clone()))
+    }
+
+    #[pyo3(signature = (queue, *, lease, max_attempts, dead_letter, max_messages, max_bytes))]
+    #[allow(clippy::too_many_arguments)] // as for `send`
+    fn declare_queue<'py>(
+        &self,
+        py: Python<'py>,
+        queue: String,
+        lease: Option<Seconds>,
+        max_attempts: Option<u32>,
+        dead_letter: Option<String>,
+        max_messages: Option<u64>,
+        max_bytes: Option<u64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut options = QueueOptions::new();
+        if let Some(Seconds(lease)) = lease {
+            options = options.lease(lease);
+        }
+        if let Some(attempts) = max_attempts {
+            options = options.max_attempts(attempts);
+        }
+        if let Some(queue) = dead_letter {
+            options = options.dead_letter(queue);
+        }
+        if let Some(messages) = max_messages {
+            options = options.max_messages(messages);
+        }
+        if let Some(bytes) = max_bytes {
+            options = options.max_bytes(bytes);
+        }
+        let inner = self.inner()?;
+        self.mode.run(py, async move { Ok(inner.client().await?.declare_queue(&queue, &options).await?) })
+    }
+
+    fn declare_exchange<'py>(&self, py: Python<'py>, exchange: String) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move { Ok(inner.client().await?.declare_exchange(&exchange).await?) })
+    }
+
+    fn bind<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: String,
+        queue: String,
+        routing_key: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move { Ok(inner.client().await?.bind(&exchange, &queue, &routing_key).await?) })
+    }
+
+    fn unbind<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: String,
+        queue: String,
+        routing_key: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move { Ok(inner.client().await?.unbind(&exchange, &queue, &routing_key).await?) })
+    }
+
+    fn delete_queue<'py>(&self, py: Python<'py>, queue: String, force: bool) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move {
+            let client = inner.client().await?;
+            match force {
+                true => Ok(client.delete_queue_and_messages(&queue).await?),
+                false => Ok(client.delete_queue(&queue).await?),
+            }
+        })
+    }
+
+    fn delete_exchange<'py>(&self, py: Python<'py>, exchange: String) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move { Ok(inner.client().await?.delete_exchange(&exchange).await?) })
+    }
+
+    fn purge<'py>(&self, py: Python<'py>, queue: String) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move { Ok(inner.client().await?.purge(&queue).await?) })
+    }
+
+    /// The time an answer takes, in seconds.
+    fn ping<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move { Ok(inner.client().await?.ping().await?.as_secs_f64()) })
+    }
+
+    fn status<'py>(&self, py: Python<'py>, message_id: String) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move {
+            let status = inner.client().await?.status(&message_id).await?;
+            Ok(status.map(topology::Status))
+        })
+    }
+
+    fn list_queues<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move {
+            let queues = inner.client().await?.list_queues().await?;
+            Ok(queues.into_iter().map(topology::Queue).collect::<Vec<_>>())
+        })
+    }
+
+    fn list_exchanges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move {
+            let exchanges = inner.client().await?.list_exchanges().await?;
+            Ok(exchanges.into_iter().map(topology::Exchange).collect::<Vec<_>>())
+        })
+    }
+
+    fn list_bindings<'py>(&self, py: Python<'py>, exchange: Option<String>) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move {
+            let bindings = inner.client().await?.list_bindings(exchange.as_deref()).await?;
+            Ok(bindings.into_iter().map(topology::Binding).collect::<Vec<_>>())
+        })
+    }
+
+    /// The broker's statistics.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.inner()?;
+        self.mode.run(py, async move {
+            let stats = inner.client().await?.stats().await?;
+            Ok(topology::Json(stats.to_string()))
+        })
+    }
+}
+
+impl Connection {
+    fn inner(&self) -> PyResult<Arc<Inner>> {
+        self.inner.get().map(Arc::clone)
+    }
+}
+
+/// What a receiver remembers of the messages it acknowledged.
+enum Remember {
+    InMemory,
+    File(PathBuf),
+}
+
+impl<'py> FromPyObject<'_, 'py> for Remember {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match value.extract::<bool>() {
+            Ok(true) => Ok(Self::InMemory),
+            Ok(false) => Err(PyValueError::new_err("dedupe is None, True (in memory) or the path of a file")),
+            Err(_) => Ok(Self::File(value.extract()?)),
+        }
+    }
+}
+
+fn route(exchange: &str, key: &str) -> Route {
+    Route { exchange: exchange.into(), key: key.into() }
+}
+
+fn tries(Seconds(timeout): Seconds, attempts: u32) -> PyResult<Tries> {
+    if timeout == Duration::ZERO || attempts == 0 {
+        return Err(PyValueError::new_err("timeout is more than 0 and attempts at least 1"));
+    }
+    Ok(Tries { timeout, attempts })
+}
+
+/// An envelope with the id that is in it.
+fn sealed(envelope: String, message_id: Option<String>) -> PyResult<Sealed> {
+    let inside = crypto::Envelope::parse(&envelope).map_err(raised)?.message_id().to_owned();
+    if message_id.is_some_and(|given| given != inside) {
+        return Err(PyValueError::new_err("message_id is not the one in the envelope"));
+    }
+    Ok(Sealed { message_id: inside, envelope })
+}

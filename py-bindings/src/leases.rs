@@ -1,0 +1,183 @@
+//! A message in a receiver's hand: what holds it, and how it is settled.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use cipher_client::dedupe::DedupeWindow;
+use cipher_client::{ErrorKind, RawDelivery};
+use tokio::sync::Mutex;
+
+use crate::error::Failure;
+use crate::process::Process;
+
+/// How long a message stays away that did not open and was not settled: it must
+/// not come back as fast as it can be thrown away.
+const UNOPENED_DELAY: Duration = Duration::from_secs(30);
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Ack,
+    /// Acknowledge without waiting for the broker's word.
+    AckLater,
+    Nack(Option<Duration>),
+    Release,
+    Reject,
+}
+
+/// A message in hand. One that is dropped unsettled goes back to its queue.
+pub(crate) struct Lease {
+    /// Empty once settled. The newest is last: there are several when the
+    /// broker took the first lease back and delivered the message here
+    /// again, at most as many as the queue's `max_attempts`.
+    deliveries: Mutex<Vec<RawDelivery>>,
+    mark: Option<Mark>,
+    /// Set for a message that did not open.
+    unopened: Option<&'static Process>,
+}
+
+impl Lease {
+    /// A message that opened.
+    pub(crate) fn opened(delivery: RawDelivery, mark: Option<Mark>) -> Arc<Self> {
+        let lease = Arc::new(Self { deliveries: Mutex::new(vec![delivery]), mark, unopened: None });
+        if let Some(mark) = &lease.mark {
+            mark.dedupe.in_hand().insert(mark.id.clone(), Arc::downgrade(&lease));
+        }
+        lease
+    }
+
+    /// A message that did not.
+    pub(crate) fn unopened(delivery: RawDelivery, process: &'static Process) -> Arc<Self> {
+        Arc::new(Self { deliveries: Mutex::new(vec![delivery]), mark: None, unopened: Some(process) })
+    }
+
+    /// Adds a newer lease on the same message, unless it was settled meanwhile.
+    async fn renew(&self, delivery: RawDelivery) -> Result<(), RawDelivery> {
+        let mut deliveries = self.deliveries.lock().await;
+        if deliveries.is_empty() {
+            return Err(delivery);
+        }
+        deliveries.push(delivery);
+        Ok(())
+    }
+
+    /// The envelope as it was published; `None` once settled.
+    pub(crate) async fn envelope(&self) -> Option<String> {
+        self.deliveries.lock().await.last().map(|delivery| delivery.envelope().to_owned())
+    }
+
+    /// Whether it was settled.
+    pub(crate) async fn is_settled(&self) -> bool {
+        self.deliveries.lock().await.is_empty()
+    }
+
+    pub(crate) async fn touch(&self) -> Result<(), Failure> {
+        let deliveries = self.deliveries.lock().await;
+        let delivery = deliveries.last().ok_or_else(settled_before)?;
+        Ok(delivery.touch().await?)
+    }
+
+    pub(crate) async fn settle(&self, verdict: Verdict) -> Result<(), Failure> {
+        let mut deliveries = std::mem::take(&mut *self.deliveries.lock().await);
+        let delivery = deliveries.pop().ok_or_else(settled_before)?;
+        if let (Verdict::Ack | Verdict::AckLater, Some(mark)) = (verdict, &self.mark) {
+            // Before the broker is told: a crash in between must not let it in again.
+            mark.dedupe.note(&mark.id, &mark.uniqueness)?;
+        }
+        self.forget();
+        // Leases before the newest are over; the broker answers their release, which
+        // comes behind this request, with NOT_LEASED.
+        match verdict {
+            Verdict::Ack => delivery.ack().await?,
+            Verdict::AckLater => drop(delivery.ack_later()?),
+            Verdict::Nack(delay) => delivery.nack(delay).await?,
+            Verdict::Release => delivery.release().await?,
+            Verdict::Reject => delivery.reject().await?,
+        }
+        Ok(())
+    }
+
+    /// From here on the message, when it comes again, is another delivery.
+    fn forget(&self) {
+        if let Some(mark) = &self.mark {
+            mark.dedupe.in_hand().remove(&mark.id);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.deliveries.get_mut().is_empty() {
+            return;
+        }
+        self.forget();
+        if let Some(process) = self.unopened {
+            for delivery in self.deliveries.get_mut().drain(..) {
+                process.runtime.spawn(delivery.nack(Some(UNOPENED_DELAY)));
+            }
+        }
+    }
+}
+
+fn settled_before() -> Failure {
+    // The kind tells a program what it needs to know: this lease is no more.
+    ErrorKind::LeaseLost.into()
+}
+
+/// How a message in hand is recognised when it comes again.
+pub(crate) struct Mark {
+    dedupe: Arc<Dedupe>,
+    id: Arc<str>,
+    uniqueness: [u8; 32],
+}
+
+/// The memory of one receiver.
+pub(crate) struct Dedupe {
+    acknowledged: StdMutex<DedupeWindow>,
+    in_hand: StdMutex<HashMap<Arc<str>, Weak<Lease>>>,
+}
+
+/// What is known of a message that has just come.
+pub(crate) enum Seen {
+    New(RawDelivery, Mark),
+    /// It is in hand; that lease goes on.
+    InHand,
+    /// It was acknowledged before.
+    Before(RawDelivery),
+}
+
+impl Dedupe {
+    pub(crate) fn new(window: DedupeWindow) -> Arc<Self> {
+        Arc::new(Self { acknowledged: StdMutex::new(window), in_hand: StdMutex::default() })
+    }
+
+    pub(crate) async fn look(self: &Arc<Self>, delivery: RawDelivery, uniqueness: [u8; 32]) -> Seen {
+        let held = self.in_hand().get(delivery.message_id()).and_then(Weak::upgrade);
+        let delivery = match held {
+            None => delivery,
+            Some(lease) => match lease.renew(delivery).await {
+                Ok(()) => return Seen::InHand,
+                Err(delivery) => delivery,
+            },
+        };
+        let id: Arc<str> = delivery.message_id().into();
+        if lock(&self.acknowledged).contains(&id, &uniqueness, SystemTime::now()) {
+            return Seen::Before(delivery);
+        }
+        Seen::New(delivery, Mark { dedupe: Arc::clone(self), id, uniqueness })
+    }
+
+    fn note(&self, id: &str, uniqueness: &[u8; 32]) -> cipher_client::Result<()> {
+        lock(&self.acknowledged).insert(id, uniqueness, SystemTime::now())
+    }
+
+    fn in_hand(&self) -> MutexGuard<'_, HashMap<Arc<str>, Weak<Lease>>> {
+        lock(&self.in_hand)
+    }
+}
+
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    // No change under these locks is ever half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
