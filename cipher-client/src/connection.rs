@@ -232,16 +232,22 @@ async fn attend<T>(shared: &Shared, alarm: &mut Alarm, work: impl Future<Output 
         }
         loop {
             let now = Instant::now();
-            let next = shared.with(|state, fx| {
-                state.expire(now, fx);
+            {
+                let mut state = shared.lock();
+                if state.is_finished(now) {
+                    return Poll::Ready(None);
+                }
                 state.rest(cx);
-                (!state.is_finished(now)).then(|| state.next_deadline())
-            });
-            let Some(next) = next else { return Poll::Ready(None) };
-            next.into_iter().for_each(|at| alarm.arm(at));
+                state.new_deadline().into_iter().for_each(|at| alarm.arm(at));
+            }
             if !alarm.fires(cx) {
                 return Poll::Pending;
             }
+            let next = shared.with(|state, fx| {
+                state.expire(now, fx);
+                state.next_deadline()
+            });
+            next.into_iter().for_each(|at| alarm.arm(at));
         }
     })
     .await

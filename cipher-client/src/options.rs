@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ciphermq_protocol::Name;
+
 use crate::backoff::BackoffOptions;
 use crate::{Error, ErrorKind, Result};
 
@@ -108,6 +110,9 @@ impl ConnectOptions {
     pub(crate) fn check(&self) -> Result<()> {
         let rules = [
             ("address", "is host:port", is_host_port(&self.address)),
+            ("name", "is 1 to 255 bytes of A-Z a-z 0-9 . _ - : /", {
+                self.name.as_deref().is_none_or(|name| Name::parse(name).is_ok())
+            }),
             ("window", "is 1 to 65536", (1..=WINDOW_MAX).contains(&self.window)),
             ("max_in_flight_bytes", "is 1 to 4294967295", {
                 self.max_in_flight_bytes > 0 && u32::try_from(self.max_in_flight_bytes).is_ok()
@@ -147,6 +152,7 @@ mod tests {
             ("address", ConnectOptions::new("h")),
             ("address", ConnectOptions::new(":1")),
             ("address", ConnectOptions::new("h:70000")),
+            ("name", good().name("two words")),
             ("window", good().window(0)),
             ("window", good().window(WINDOW_MAX + 1)),
             ("max_in_flight_bytes", good().max_in_flight_bytes(0)),

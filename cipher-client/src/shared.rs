@@ -195,7 +195,8 @@ impl Future for Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
-            self.shared.lock().abandon(slot);
+            let deadline = self.shared.deadline();
+            self.shared.with(|state, fx| state.abandon(slot, deadline, fx));
         }
     }
 }

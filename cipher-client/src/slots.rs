@@ -42,13 +42,21 @@ impl Slots {
         }
     }
 
-    /// Puts the outcome in place; returns the future to wake.
-    pub(crate) fn finish(&mut self, SlotId(index): SlotId, outcome: Result<Answer>) -> Option<Waker> {
-        match std::mem::replace(&mut self.slots[index], Slot::Done(outcome)) {
-            Slot::Waiting(waker) => waker,
+    /// Puts the outcome in place; returns the future to wake, or the outcome
+    /// when there is nobody to fetch it.
+    pub(crate) fn finish(
+        &mut self,
+        SlotId(index): SlotId,
+        outcome: Result<Answer>,
+    ) -> Result<Option<Waker>, Result<Answer>> {
+        match std::mem::replace(&mut self.slots[index], Slot::Free) {
+            Slot::Waiting(waker) => {
+                self.slots[index] = Slot::Done(outcome);
+                Ok(waker)
+            }
             _ => {
-                self.release(index);
-                None
+                self.free.push(index);
+                Err(outcome)
             }
         }
     }
@@ -74,18 +82,20 @@ impl Slots {
         }
     }
 
-    /// The future is gone: nobody waits for this outcome.
-    pub(crate) fn abandon(&mut self, SlotId(index): SlotId) {
-        match self.slots[index] {
-            Slot::Waiting(_) => self.slots[index] = Slot::Abandoned,
-            Slot::Done(_) => self.release(index),
-            Slot::Free | Slot::Abandoned => {}
+    /// The future is gone; returns the outcome it did not fetch.
+    pub(crate) fn abandon(&mut self, SlotId(index): SlotId) -> Option<Result<Answer>> {
+        match std::mem::replace(&mut self.slots[index], Slot::Free) {
+            Slot::Waiting(_) => {
+                self.slots[index] = Slot::Abandoned;
+                None
+            }
+            Slot::Done(outcome) => {
+                self.free.push(index);
+                Some(outcome)
+            }
+            // Not reached: a future fetches or abandons, once.
+            Slot::Free | Slot::Abandoned => None,
         }
-    }
-
-    fn release(&mut self, index: usize) {
-        self.slots[index] = Slot::Free;
-        self.free.push(index);
     }
 }
 
@@ -106,7 +116,7 @@ mod tests {
         let mut slots = Slots::default();
         let first = slots.open();
         assert!(slots.poll(first, &mut cx()).is_pending());
-        assert!(slots.finish(first, Ok(Answer::Done)).is_some());
+        assert!(matches!(slots.finish(first, Ok(Answer::Done)), Ok(Some(_))));
         assert!(matches!(slots.poll(first, &mut cx()), Poll::Ready(Ok(Answer::Done))));
         assert_eq!(slots.open(), first);
     }
@@ -115,9 +125,9 @@ mod tests {
     fn an_abandoned_place_is_free_only_after_its_answer_came() {
         let mut slots = Slots::default();
         let first = slots.open();
-        slots.abandon(first);
+        assert!(slots.abandon(first).is_none());
         assert_ne!(slots.open(), first);
-        assert!(slots.finish(first, Ok(Answer::Done)).is_none());
+        assert!(matches!(slots.finish(first, Ok(Answer::Done)), Err(Ok(Answer::Done))));
         assert_eq!(slots.open(), first);
     }
 
@@ -125,8 +135,8 @@ mod tests {
     fn an_outcome_nobody_fetched_does_not_hold_its_place() {
         let mut slots = Slots::default();
         let first = slots.open();
-        assert!(slots.finish(first, Ok(Answer::Done)).is_none());
-        slots.abandon(first);
+        assert!(matches!(slots.finish(first, Ok(Answer::Done)), Ok(None)));
+        assert!(matches!(slots.abandon(first), Some(Ok(Answer::Done))));
         assert_eq!(slots.open(), first);
     }
 }

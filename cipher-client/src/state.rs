@@ -120,8 +120,10 @@ impl State {
         self.slots.poll(slot, cx)
     }
 
-    pub(crate) fn abandon(&mut self, slot: SlotId) {
-        self.slots.abandon(slot);
+    pub(crate) fn abandon(&mut self, slot: SlotId, deadline: Instant, fx: &mut Effects) {
+        if let Some(outcome) = self.slots.abandon(slot) {
+            self.nobody_wants(outcome, deadline, fx);
+        }
     }
 
     pub(crate) fn poll_delivery(
@@ -170,7 +172,7 @@ impl State {
         let consumers: Vec<_> = self.subscriptions.iter_mut().map(|one| (one.queue.clone(), one.serial)).collect();
         for (queue, serial) in consumers {
             if let Some(slot) = self.cancel(&queue, serial, deadline, fx) {
-                self.slots.abandon(slot);
+                self.abandon(slot, deadline, fx);
             }
         }
         self.closing = Some(deadline);
@@ -212,7 +214,7 @@ impl State {
     }
 
     fn release(&mut self, delivery: &Incoming, deadline: Instant, fx: &mut Effects) {
-        if delivery.epoch == self.epoch {
+        if self.connected && delivery.epoch == self.epoch {
             let line = crate::line::release(delivery.head.id(), &delivery.head.queue);
             self.push(Pending::new(Request::Settle, line, None, deadline), fx);
         }
@@ -314,7 +316,7 @@ impl State {
                 pending.expired = true;
                 if let Some(slot) = pending.slot.take() {
                     let error = pending.timeout();
-                    fx.wakers.extend(self.slots.finish(slot, Err(error)));
+                    fx.wakers.extend(self.slots.finish(slot, Err(error)).ok().flatten());
                 }
             }
         }
@@ -479,8 +481,21 @@ impl State {
 
     fn finish(&mut self, pending: Pending, outcome: Result<Answer>, fx: &mut Effects) {
         fx.freed += pending.cost(self.bytes_max);
-        if let Some(slot) = pending.slot {
-            fx.wakers.extend(self.slots.finish(slot, outcome));
+        let unwanted = match pending.slot {
+            Some(slot) => match self.slots.finish(slot, outcome) {
+                Ok(waker) => return fx.wakers.extend(waker),
+                Err(outcome) => outcome,
+            },
+            None => outcome,
+        };
+        self.nobody_wants(unwanted, pending.deadline, fx);
+    }
+
+    /// The caller has gone before its answer came: a message it was to fetch
+    /// goes back to its queue.
+    fn nobody_wants(&mut self, outcome: Result<Answer>, deadline: Instant, fx: &mut Effects) {
+        if let Ok(Answer::Fetched(Some(delivery))) = outcome {
+            self.release(&delivery, deadline, fx);
         }
     }
 

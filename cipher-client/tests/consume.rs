@@ -274,6 +274,18 @@ async fn a_fetched_message_is_leased_like_a_pushed_one() {
 }
 
 #[tokio::test]
+async fn a_fetched_message_nobody_waits_for_any_more_goes_back() {
+    let broker = FakeBroker::start().await;
+    let (client, mut peer) = broker.client().await;
+    let mut fetching = Box::pin(client.fetch_raw("q", None));
+    assert!(!is_ready(fetching.as_mut()));
+    peer.expect("fetch q").await;
+    drop(fetching);
+    peer.say(&format!("Fetched: d-1 queue=q attempt=1 exchange=e key=k published=1 {}", envelope("d-1"))).await;
+    peer.expect("release d-1 queue=q").await;
+}
+
+#[tokio::test]
 async fn messages_are_opened_with_the_key() {
     let broker = FakeBroker::start().await;
     let (client, mut peer) = broker.client().await;
