@@ -1,15 +1,15 @@
 //! Conversations about receiving and settling.
 
-#![allow(clippy::unwrap_used, reason = "a script that fails ends its test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a script that fails ends its test")]
 
 mod fake_broker;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cipher_client::crypto::{PrivateKey, seal};
+use cipher_client::crypto::{OpenPolicy, Opener, PrivateKey, seal};
 use cipher_client::dedupe::{DedupeOptions, DedupeWindow};
-use cipher_client::{Client, Code, ConsumeOptions, Consumer, ErrorKind, OnUndecryptable, RawConsumer};
+use cipher_client::{Client, Code, ConsumeOptions, Consumer, ErrorKind, IntoOpener, OnUndecryptable, RawConsumer};
 
 use fake_broker::{FakeBroker, Peer, envelope, is_ready, refusal, within};
 
@@ -24,9 +24,14 @@ async fn subscribe(client: &Client, peer: &mut Peer, prefetch: u32) -> RawConsum
     consumer.unwrap()
 }
 
-async fn subscribe_opened(client: &Client, peer: &mut Peer, key: &PrivateKey, options: ConsumeOptions) -> Consumer {
+async fn subscribe_opened(
+    client: &Client,
+    peer: &mut Peer,
+    identity: impl IntoOpener,
+    options: ConsumeOptions,
+) -> Consumer {
     let (consumer, ()) = within(async {
-        tokio::join!(client.consume("q", key, options), async {
+        tokio::join!(client.consume("q", identity, options), async {
             peer.expect("consume q prefetch=256").await;
             peer.say("Subscribed to queue").await;
         })
@@ -343,6 +348,35 @@ async fn undecryptable_messages_can_be_put_away_unseen() {
     let delivery = within(consumer.next()).await.unwrap().unwrap();
     assert_eq!(delivery.message_id(), "d-2");
     peer.expect("reject d-1 queue=q").await;
+    assert_eq!(consumer.stats().rejected, 1);
+}
+
+#[tokio::test]
+async fn a_message_that_was_not_tried_is_put_off_and_not_put_away() {
+    let broker = FakeBroker::start().await;
+    let (client, mut peer) = broker.client().await;
+    let key = PrivateKey::generate(2048).unwrap();
+    let hour = Duration::from_secs(3600);
+    let policy = OpenPolicy { failures: 1, failure_forgiven_after: hour, ..OpenPolicy::default() };
+    let options = ConsumeOptions::new().on_undecryptable(OnUndecryptable::Reject);
+    let opener = Opener::new(&key, policy).unwrap();
+    let mut consumer = subscribe_opened(&client, &mut peer, opener, options).await;
+    for id in ["d-1", "d-2"] {
+        let other = PrivateKey::generate(2048).unwrap();
+        peer.deliver_envelope(id, 1, &seal(b"hello", &other.public_key(), Some(id)).unwrap()).await;
+    }
+    let script = async {
+        peer.expect("reject d-1 queue=q").await;
+        peer.expect("nack d-2 queue=q delay=5000").await;
+        drop(peer);
+    };
+    within(async {
+        tokio::select! {
+            _ = consumer.next() => panic!("neither is the caller's business"),
+            () = script => {}
+        }
+    })
+    .await;
     assert_eq!(consumer.stats().rejected, 1);
 }
 
