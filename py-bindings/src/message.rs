@@ -232,7 +232,7 @@ impl Message {
 }
 
 /// A message of an `aio.Receiver`.
-#[pyclass(frozen, extends = MessageBase, module = "ciphermq.aio", name = "Message")]
+#[pyclass(frozen, extends = MessageBase, module = "ciphermq._native")]
 pub(crate) struct AsyncMessage;
 
 #[pymethods]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cipher_client::crypto::{Opened, Opener};
 use cipher_client::{Error, ErrorKind, RawConsumer, RawDelivery};
 use pyo3::prelude::*;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::timeout;
 
 use crate::connection::Inner;
@@ -107,6 +107,8 @@ impl Subscription {
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let inbox = self.inbox()?;
         self.mode.run(py, async move {
+            // Whoever waits for a message holds the state until told.
+            inbox.stop.notify_waiters();
             let mut state = inbox.state.lock().await;
             state.opened.clear();
             match state.consumer.take() {
@@ -133,6 +135,8 @@ pub(crate) struct Inbox {
     reject_undecryptable: bool,
     duplicates: AtomicU64,
     rejected: AtomicU64,
+    /// Tells those who wait that the subscription ends.
+    stop: Notify,
     state: Mutex<State>,
 }
 
@@ -176,6 +180,15 @@ impl State {
         Ok(())
     }
 
+    /// No more will come. What has come is handed over before that is told.
+    fn end(&mut self, error: Option<Error>) -> Result<(), Failure> {
+        self.consumer = None;
+        match self.opened.is_empty() {
+            true => Err(error.unwrap_or_else(|| ErrorKind::Closed.into()).into()),
+            false => Ok(()),
+        }
+    }
+
     fn is_failure_next(&self) -> bool {
         self.opened.front().is_some_and(|item| item.opened.is_err())
     }
@@ -199,6 +212,7 @@ impl Inbox {
             reject_undecryptable,
             duplicates: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
+            stop: Notify::new(),
             state: Mutex::default(),
         }
     }
@@ -229,35 +243,26 @@ impl Inbox {
         }
     }
 
-    /// Waits for one message and takes what else has come.
+    /// Waits for one message and takes what else has come. Leaves nothing when
+    /// the subscription was ended meanwhile.
     async fn fill(&self, state: &mut State, process: &'static Process) -> Result<(), Failure> {
         while state.opened.is_empty() {
-            let consumer = state.consumer.as_mut().ok_or(ErrorKind::Closed)?;
-            let mut next = consumer.next().await;
+            let Some(consumer) = &mut state.consumer else { return Ok(()) };
+            let mut next = tokio::select! {
+                biased;
+                next = consumer.next() => Some(next),
+                () = self.stop.notified() => return Ok(()),
+            };
             while let Some(delivery) = next {
                 match delivery {
-                    Ok(delivery) => {
-                        if let Some(item) = self.open(delivery, process).await {
-                            state.opened.push_back(item);
-                        }
-                    }
-                    // The queue is gone; another call subscribes anew.
-                    Err(error) => {
-                        state.consumer = None;
-                        return if state.opened.is_empty() { Err(error.into()) } else { Ok(()) };
-                    }
+                    Some(Ok(delivery)) => state.opened.extend(self.open(delivery, process).await),
+                    // The queue is gone, or the client was closed; another call finds out.
+                    ended => return state.end(ended.and_then(Result::err)),
                 }
-                if state.opened.len() >= OPENED_MAX {
-                    return Ok(());
-                }
-                let Some(consumer) = state.consumer.as_mut() else { return Ok(()) };
-                next = match ready_now(consumer).await {
-                    Some(next) => next,
-                    None => break,
+                next = match state.opened.len() {
+                    OPENED_MAX.. => None,
+                    _ => ready_now(consumer).await,
                 };
-            }
-            if state.opened.is_empty() && self.connection.client().await.is_err() {
-                return Err(ErrorKind::Closed.into());
             }
         }
         Ok(())

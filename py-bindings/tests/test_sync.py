@@ -197,6 +197,24 @@ def test_closing_ends_the_iteration_of_another_thread(receiver: ciphermq.Receive
         receiver.receive(timeout=1)
 
 
+def test_unsubscribing_ends_the_wait_of_another_thread(sender: ciphermq.Sender, receiver: ciphermq.Receiver) -> None:
+    outcome = []
+    receiver.subscribe()
+    thread = threading.Thread(target=lambda: outcome.append(receiver.receive()))
+    thread.start()
+
+    def has_ended() -> bool:
+        receiver.unsubscribe()
+        return bool(outcome)
+
+    eventually(has_ended)
+    thread.join()
+    assert outcome == [None] and sender.list_queues()[0]["consumers"] == 0
+    sender.send("later")
+    later = receiver.receive(timeout=10)
+    assert later is not None and later.text == "later"
+
+
 def test_topology_is_made_listed_and_taken_away(sender: ciphermq.Sender) -> None:
     sender.declare_queue("jobs", lease=12.5, max_attempts=3, dead_letter="jobs.failed", max_messages=9, max_bytes=10_000)
     sender.declare_exchange("work")
@@ -247,7 +265,9 @@ def test_fetch_returns_what_opens_before_it_raises(
     texts, refused = [], 0
     while len(texts) < 2:
         try:
-            texts += [message.text for message in receiver.fetch(10, wait=10)]
+            for message in receiver.fetch(10, wait=10):
+                texts.append(message.text)
+                message.ack()
         except ciphermq.DecryptError as error:
             refused += 1
             assert error.message is not None
