@@ -43,11 +43,11 @@ pub type RawDelivery = Delivery<String>;
 /// Settle it ([`reject`](Delivery::reject) moves it to the dead-letter queue).
 /// Dropping it leaves the lease to run out, so that a message nobody can read
 /// comes back slowly, and ends in the dead-letter queue with its attempts.
-pub type Undecryptable = Delivery<Sealed>;
+pub type Undecryptable = Delivery<Unopened>;
 
 /// The envelope of an [`Undecryptable`].
 #[derive(Debug)]
-pub struct Sealed(pub(crate) String);
+pub struct Unopened(pub(crate) String);
 
 impl Delivery<Vec<u8>> {
     /// The opened message.
@@ -69,7 +69,7 @@ impl Delivery<String> {
     }
 }
 
-impl Delivery<Sealed> {
+impl Delivery<Unopened> {
     /// The envelope, byte for byte as it was published.
     pub fn envelope(&self) -> &str {
         &self.body.0
@@ -218,7 +218,7 @@ impl RawDelivery {
     pub(crate) fn into_undecryptable(mut self) -> Undecryptable {
         self.lease.on_drop = OnDrop::Leave;
         let envelope = std::mem::take(&mut self.body);
-        self.with_body(Sealed(envelope)).0
+        self.with_body(Unopened(envelope)).0
     }
 }
 

@@ -77,7 +77,7 @@ pub use backoff::BackoffOptions;
 pub use ciphermq_protocol::Code;
 pub use client::Client;
 pub use consumer::{ConsumeOptions, Consumer, ConsumerStats, IntoOpener, OnUndecryptable, RawConsumer};
-pub use delivery::{Delivery, RawDelivery, Sealed, Settled, Undecryptable};
+pub use delivery::{Delivery, RawDelivery, Settled, Undecryptable, Unopened};
 pub use error::{Error, ErrorKind, Result};
 pub use options::{ConnectOptions, MAX_LINE_DEFAULT, WINDOW_MAX};
 pub use publisher::{Ack, BatchConfirm, Confirm, IntoSealer, Publisher};
