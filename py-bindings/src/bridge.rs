@@ -29,8 +29,11 @@ struct End {
 
 struct Done {
     awaitable: Py<PyAny>,
-    result: Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>,
+    result: MakeResult,
 }
+
+/// Makes the Python value, once the interpreter is held.
+type MakeResult = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
 impl Bridge {
     pub(crate) fn new() -> Self {

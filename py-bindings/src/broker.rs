@@ -70,8 +70,8 @@ impl Broker {
                 runtime.shutdown_timeout(THREADS_WAIT);
                 match outcome {
                     Ok(Ok(())) => Ok(()),
-                    Ok(Err(error)) => Err(PyOSError::new_err(error.to_string())),
-                    Err(error) => Err(PyOSError::new_err(error.to_string())),
+                    Ok(Err(error)) => Err(failed(&error)),
+                    Err(error) => Err(failed(&error)),
                 }
             }
             None => Ok(()),
@@ -94,7 +94,7 @@ impl Broker {
 }
 
 fn start(config: ServerConfig) -> PyResult<(SocketAddr, Running)> {
-    let server = Server::bind(config).map_err(|error| PyOSError::new_err(error.to_string()))?;
+    let server = Server::bind(config).map_err(|error| failed(&error))?;
     let address = server.local_addr();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -104,4 +104,10 @@ fn start(config: ServerConfig) -> PyResult<(SocketAddr, Running)> {
     let (stop, stopped) = oneshot::channel::<()>();
     let served = runtime.spawn(server.run(async { drop(stopped.await) }));
     Ok((address, Running { runtime, stop, served }))
+}
+
+/// With its causes: which port is taken, and by what right.
+fn failed(error: &dyn std::error::Error) -> PyErr {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    PyOSError::new_err(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }

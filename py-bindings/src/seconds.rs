@@ -17,7 +17,7 @@ impl<'py> FromPyObject<'_, 'py> for Seconds {
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let seconds: f64 = value.extract()?;
-        if !(seconds >= 0.0) {
+        if seconds.is_nan() || seconds < 0.0 {
             return Err(PyValueError::new_err("a time is a number of seconds, 0 or more"));
         }
         Ok(Self(Duration::from_secs_f64(seconds.min(SECONDS_MAX))))

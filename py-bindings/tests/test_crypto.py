@@ -85,7 +85,7 @@ def test_an_envelope_may_come_as_bytes(keys: Keys) -> None:
 @pytest.mark.parametrize("wrong", [5, None, 1.5, ["a"], object()])
 def test_what_is_neither_text_nor_bytes_is_a_type_error(keys: Keys, wrong: object) -> None:
     with pytest.raises(TypeError, match="bytes-like"):
-        ciphermq.seal(wrong, keys[1])  # type: ignore[arg-type]
+        ciphermq.seal(wrong, keys[1])
 
 
 def test_a_text_that_is_no_utf_8_is_named(keys: Keys) -> None:
@@ -196,7 +196,7 @@ def test_a_private_key_is_not_shown_copied_or_pickled(keys: Keys) -> None:
         with pytest.raises(TypeError, match="not copied or pickled"):
             leave(private)
     with pytest.raises(TypeError):
-        ciphermq.PrivateKey()  # type: ignore[call-arg]
+        ciphermq.PrivateKey()
     assert not hasattr(private, "__dict__")
 
 

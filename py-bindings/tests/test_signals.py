@@ -33,11 +33,11 @@ waits = {
     "send": lambda: sender.send("x"),
     "send-many": lambda: sender.send_many(["x"]),
 }
-print("waiting", flush=True)
-if what.startswith("send"):
-    sys.stdin.readline()  # until the broker is gone
-    print("going", flush=True)
 try:
+    print("waiting", flush=True)
+    if what.startswith("send"):
+        sys.stdin.readline()  # until the broker is gone
+        print("going", flush=True)
     waits[what]()
 except KeyboardInterrupt:
     print("interrupted", flush=True)

@@ -5,7 +5,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Awaitable, List, Optional, Tuple, Type, final
 
+from typing_extensions import disjoint_base
+
 from ciphermq._types import Dedupe, Plaintext
+
+__all__ = [
+    "AsyncMessage",
+    "Batch",
+    "Broker",
+    "Connection",
+    "Message",
+    "MessageBase",
+    "PrivateKey",
+    "PublicKey",
+    "Subscription",
+    "__version__",
+    "generate_keypair",
+    "open_envelope",
+    "seal",
+    "write_keypair",
+]
 
 __version__: str
 
@@ -89,6 +108,7 @@ class PrivateKey:
     def __deepcopy__(self, memo: Any, /) -> None: ...
     def __reduce__(self) -> Any: ...
 
+@disjoint_base
 class MessageBase:
     """What both kinds of message have in common."""
 
@@ -277,7 +297,7 @@ class Connection:
     def status(self, message_id: str) -> Any: ...
     def list_queues(self) -> Any: ...
     def list_exchanges(self) -> Any: ...
-    def list_bindings(self, exchange: Optional[str] = None) -> Any: ...
+    def list_bindings(self, exchange: Optional[str]) -> Any: ...
     def stats(self) -> Any: ...
 
 @final
@@ -292,8 +312,8 @@ class Subscription:
 
     def start(self) -> Any: ...
     def poll(self) -> Any: ...
-    def receive(self, timeout: Optional[float] = None) -> Any: ...
-    def fetch(self, max: int, wait: Optional[float] = None) -> Any: ...
+    def receive(self, timeout: Optional[float]) -> Any: ...
+    def fetch(self, max: int, wait: Optional[float]) -> Any: ...
     def close(self) -> Any: ...
     @property
     def duplicates(self) -> int: ...
