@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::session::{OUTPUT_BYTES_MAX, Received, TextSession};
+use crate::session::{OUTPUT_BYTES_MAX, Received, TextSession, Transmitted};
 
 /// What every connection of a server shares.
 #[derive(Debug)]
@@ -98,13 +98,15 @@ impl Driver {
     async fn run(&mut self) -> io::Result<&'static str> {
         let mut peer_ended = false;
         loop {
-            let received = self.work();
+            let (received, transmitted) = self.work();
             self.output.send(&self.stream)?;
             if self.session.is_finished() && self.output.is_empty() {
                 return Ok(if peer_ended { "end of input" } else { "closed by us" });
             }
-            // Lines are left, and what stopped us has gone out: go on before reading more.
-            if received == Received::Part && self.wants_input() {
+            // What stopped the session has gone out: go on. Nobody will ring for what it already knows.
+            let more_to_do = received == Received::Part && self.wants_input();
+            let more_to_say = transmitted == Transmitted::Part && self.output.len() < OUTPUT_BYTES_MAX;
+            if more_to_do || more_to_say {
                 tokio::task::coop::consume_budget().await;
                 continue;
             }
@@ -122,7 +124,7 @@ impl Driver {
     }
 
     /// Requests that can be done, then everything that can be said.
-    fn work(&mut self) -> Received {
+    fn work(&mut self) -> (Received, Transmitted) {
         let now = self.context.clock.now();
         if self.session.is_taken_over() {
             self.say_closing(Code::TakenOver, "another connection opened this session");
@@ -134,8 +136,8 @@ impl Driver {
             self.context.counters.record(self.session.take_tally(), started.elapsed());
         }
         self.output.forget_sent();
-        self.session.transmit(&mut self.output.bytes, now);
-        received
+        let transmitted = self.session.transmit(&mut self.output.bytes, now);
+        (received, transmitted)
     }
 
     fn wants_input(&self) -> bool {
@@ -239,7 +241,7 @@ impl Output {
         if self.is_empty() {
             self.bytes.clear();
             self.sent = 0;
-        } else if self.sent >= OUTPUT_BYTES_MAX {
+        } else if self.sent >= OUTPUT_BYTES_MAX / 2 {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }

@@ -9,4 +9,4 @@ mod requests;
 mod tests;
 mod text;
 
-pub(crate) use text::{OUTPUT_BYTES_MAX, Received, TextSession};
+pub(crate) use text::{OUTPUT_BYTES_MAX, Received, TextSession, Transmitted};

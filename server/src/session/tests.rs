@@ -7,7 +7,7 @@ use ciphermq_journal::{Doorbell, Pace, Position, Simulation};
 use ciphermq_protocol::Decoder;
 use tokio::sync::watch;
 
-use super::{Received, TextSession};
+use super::{OUTPUT_BYTES_MAX, Received, TextSession, Transmitted};
 use crate::clock::Clock;
 use crate::connection::{ConnectionContext, SessionLimits};
 use crate::counters::Counters;
@@ -61,9 +61,10 @@ impl Conversation {
         loop {
             let received = self.session.receive(&mut self.input, self.now);
             let mut out = Vec::new();
-            self.session.transmit(&mut out, self.now);
+            let transmitted = self.session.transmit(&mut out, self.now);
             heard.extend(out);
-            if received == Received::All || !self.session.wants_requests() {
+            let stopped = received == Received::All || !self.session.wants_requests();
+            if stopped && transmitted == Transmitted::All {
                 return String::from_utf8(heard).unwrap();
             }
         }
@@ -253,4 +254,24 @@ fn ten_thousand_requests_in_one_write_are_answered_in_order() {
         assert!(heard.len() > before, "stuck after {} bytes", heard.len());
     }
     assert_eq!(heard, expected);
+}
+
+#[test]
+fn a_backlog_above_the_output_bound_is_said_in_parts_and_the_session_knows_that_more_is_left() {
+    let broker = broker();
+    let mut client = Conversation::modern(&broker);
+    let body = "d".repeat(100_000);
+    for number in 0..30 {
+        let long = envelope(&format!("m-{number}")).replace(r#""d""#, &format!(r#""{body}""#));
+        client.say(&format!("publish default_exchange default_key {long}\n"));
+    }
+    let line = b"consume default_queue\n";
+    client.input.spare()[..line.len()].copy_from_slice(line);
+    client.input.advance(line.len());
+    client.session.receive(&mut client.input, client.now);
+    let mut out = Vec::new();
+    assert_eq!(client.session.transmit(&mut out, client.now), Transmitted::Part);
+    assert!((OUTPUT_BYTES_MAX..OUTPUT_BYTES_MAX + 101_000).contains(&out.len()), "{}", out.len());
+    let rest = client.hear();
+    assert_eq!(out.iter().chain(rest.as_bytes()).filter(|byte| **byte == b'\n').count(), 31);
 }

@@ -37,6 +37,15 @@ pub(crate) enum Received {
     Part,
 }
 
+/// How much of what can be said `transmit` has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transmitted {
+    /// Everything.
+    All,
+    /// As much as the bound on output allows: call again when some of it has gone, no bell will ring.
+    Part,
+}
+
 /// Which dialect the connection speaks.
 #[derive(Debug)]
 pub(super) enum Mode {
@@ -113,7 +122,7 @@ impl TextSession {
     }
 
     /// Appends to `out` what may be sent now: replies whose turn has come, then deliveries, up to a bound.
-    pub(crate) fn transmit(&mut self, out: &mut Vec<u8>, now: Timestamp) {
+    pub(crate) fn transmit(&mut self, out: &mut Vec<u8>, now: Timestamp) -> Transmitted {
         let before = out.len();
         self.release_replies(out);
         if out.len() > before
@@ -122,10 +131,11 @@ impl TextSession {
             pace.replied(now);
         }
         match self.mode {
-            Mode::Modern => self.push_modern(out),
+            Mode::Modern => return self.push_modern(out),
             Mode::Legacy(_) if out.is_empty() && self.replies.is_empty() => self.push_legacy(out, now),
             Mode::Legacy(_) => {}
         }
+        Transmitted::All
     }
 
     /// When to call `transmit` again though nothing happened.
@@ -254,15 +264,19 @@ impl TextSession {
         self.replies.release(out, |receipt| link.outcome(receipt), |out| broken_promise(dialect, out));
     }
 
-    fn push_modern(&mut self, out: &mut Vec<u8>) {
+    fn push_modern(&mut self, out: &mut Vec<u8>) -> Transmitted {
         // Nothing may follow the last reply of a connection that ends.
-        while self.phase == Phase::Open && out.len() < OUTPUT_BYTES_MAX {
+        while self.phase == Phase::Open {
+            if out.len() >= OUTPUT_BYTES_MAX {
+                return Transmitted::Part;
+            }
             match self.link.next_notice() {
                 Some(Notice::Delivery(delivery)) => Push::Message(wire(&delivery)).encode(out),
                 Some(Notice::Cancelled { queue }) => Push::Cancelled { queue: &queue, reason: "deleted" }.encode(out),
-                None => return,
+                None => break,
             }
         }
+        Transmitted::All
     }
 
     fn push_legacy(&mut self, out: &mut Vec<u8>, now: Timestamp) {
