@@ -33,6 +33,10 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Make an RSA key pair for a receiver
     Keygen(Keygen),
+    /// Seal messages for a receiver and publish them
+    Send(Send),
+    /// Receive messages, open them and print them
+    Receive(Receive),
     /// Measure a broker: messages per second, latency, memory
     Bench(Bench),
 }
@@ -114,6 +118,75 @@ pub(crate) struct Keygen {
     /// Size of the RSA key, 2048 to 8192
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = key_bits)]
     pub(crate) bits: usize,
+}
+
+/// Every argument is a message; without arguments every line of stdin is one.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 every message is confirmed by the broker, 1 at least one is not, 2 wrong usage.")]
+pub(crate) struct Send {
+    /// Public key of the receiver (PEM)
+    #[arg(long, value_name = "PUBLIC.PEM")]
+    pub(crate) to: PathBuf,
+
+    /// Broker to connect to
+    #[arg(long, env = "CIPHERMQ_SERVER", value_name = "HOST:PORT", default_value = limits::LISTEN_DEFAULT)]
+    pub(crate) server: String,
+
+    /// Exchange to publish to
+    #[arg(long, value_name = "NAME", default_value = wire::DEFAULT_EXCHANGE)]
+    pub(crate) exchange: String,
+
+    /// Routing key to publish with
+    #[arg(long, value_name = "KEY", default_value = wire::DEFAULT_KEY)]
+    pub(crate) key: String,
+
+    /// Message id instead of a new UUID; takes exactly one MESSAGE. Sending it again with the same id stores nothing
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+
+    /// Print the id of each message when the broker has confirmed it
+    #[arg(long)]
+    pub(crate) print_ids: bool,
+
+    /// The same as one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Messages to send [default: the lines of stdin]
+    #[arg(value_name = "MESSAGE")]
+    pub(crate) messages: Vec<String>,
+}
+
+/// A message is acknowledged after it was written and flushed. One that does not open with the key stays in the
+/// queue. SIGINT and SIGTERM end the program cleanly.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 a message could not be opened or acknowledged, or --timeout-ms passed before --count messages \
+came, 2 wrong usage.")]
+pub(crate) struct Receive {
+    /// Private key of the receiver (PEM)
+    #[arg(long, value_name = "PRIVATE.PEM")]
+    pub(crate) identity: PathBuf,
+
+    /// Broker to connect to
+    #[arg(long, env = "CIPHERMQ_SERVER", value_name = "HOST:PORT", default_value = limits::LISTEN_DEFAULT)]
+    pub(crate) server: String,
+
+    /// Queue to consume
+    #[arg(long, value_name = "NAME", default_value = wire::DEFAULT_QUEUE)]
+    pub(crate) queue: String,
+
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+
+    /// Print one JSON object a line: message_id, message, timestamp (seconds), published (milliseconds), queue, attempt
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// End when no message came for so many milliseconds
+    #[arg(long, value_name = "MS")]
+    pub(crate) timeout_ms: Option<u64>,
 }
 
 /// Without --server a broker is started as a process of its own, keeping messages in memory. It shares the machine's

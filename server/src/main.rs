@@ -6,6 +6,8 @@ mod keygen;
 mod logging;
 mod open_files;
 mod printable;
+mod receive;
+mod send;
 mod serve;
 mod shutdown;
 
@@ -29,6 +31,8 @@ fn run(arguments: Arguments) -> Result<cli::Status, cli::Fault> {
     match arguments.command {
         Command::Serve(options) => serve::run(options),
         Command::Keygen(options) => keygen::run(&options),
+        Command::Send(options) => send::run(options),
+        Command::Receive(options) => receive::run(&options),
         Command::Bench(options) => bench::run(&options),
     }
 }

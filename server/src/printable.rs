@@ -17,6 +17,19 @@ impl Display for Printable<'_> {
     }
 }
 
+/// A line of JSON, safe to show and still the same JSON: what [`Printable`] would escape is escaped as JSON does.
+pub(crate) struct PrintableJson<'a>(pub(crate) &'a str);
+
+impl Display for PrintableJson<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut units = [0; 2];
+        self.0.chars().try_for_each(|c| match is_safe(c) {
+            true => f.write_char(c),
+            false => c.encode_utf16(&mut units).iter().try_for_each(|unit| write!(f, "\\u{unit:04x}")),
+        })
+    }
+}
+
 fn is_safe(c: char) -> bool {
     !c.is_control() && !INVISIBLE.iter().any(|range| range.contains(&c))
 }
@@ -49,5 +62,13 @@ mod tests {
         assert_eq!(shown("\u{202e}evil\u{2066}\u{200f}"), "\\u{202e}evil\\u{2066}\\u{200f}");
         assert_eq!(shown("\u{2028}\u{2029}\u{feff}\u{85}"), "\\u{2028}\\u{2029}\\u{feff}\\u{85}");
         assert_eq!(shown(""), "");
+    }
+    #[test]
+    fn json_stays_the_same_json() {
+        let text = "a\u{9b}\u{202e}b\u{7f} ✅ \u{e0041}\n\"";
+        let line = serde_json::to_string(text).unwrap();
+        let shown = PrintableJson(&line).to_string();
+        assert!(shown.chars().all(is_safe), "{shown}");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
     }
 }

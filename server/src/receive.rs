@@ -1,0 +1,180 @@
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::pin::{Pin, pin};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cipher_client::crypto::PrivateKey;
+use cipher_client::{Client, ConnectOptions, ConsumeOptions, Consumer, Delivery, Settled};
+use serde::Serialize;
+
+use crate::cli::{self, Fault, Receive, Status};
+use crate::printable::{Printable, PrintableJson};
+use crate::shutdown;
+
+/// Acks that wait for their confirmation at a time.
+const ACKS_MAX: usize = 256;
+
+/// `ciphermq receive`: prints opened messages, acknowledging each after it was written.
+pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
+    let identity = PrivateKey::from_file(&options.identity).map_err(Fault::runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::runtime)?;
+    runtime.block_on(async {
+        let mut stop = pin!(shutdown::on_signal().map_err(Fault::runtime)?);
+        let connect = ConnectOptions::new(&options.server).name("ciphermq-receive");
+        let client = Client::connect(connect).await.map_err(Fault::runtime)?;
+        let prefetch = options.count.map_or(u64::MAX, |count| count.max(1)).min(ACKS_MAX as u64) as u32;
+        let consume = ConsumeOptions::new().prefetch(prefetch);
+        let mut consumer = client.consume(&options.queue, &identity, consume).await.map_err(Fault::runtime)?;
+        let status = receive(&mut consumer, options, stop.as_mut()).await?;
+        consumer.close().await.map_err(Fault::runtime)?;
+        client.close().await.map_err(Fault::runtime)?;
+        Ok(status)
+    })
+}
+
+async fn receive(
+    consumer: &mut Consumer,
+    options: &Receive,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Status, Fault> {
+    let mut out = Out { stdout: io::stdout(), shape: Shape::of(options.json) };
+    let mut acks = VecDeque::new();
+    let mut status = Status::Success;
+    let mut left = options.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let message = tokio::select! {
+            message = consumer.next() => message,
+            () = stop.as_mut() => break,
+            () = quiet_for(options.timeout_ms) => {
+                // Fewer than asked for is a failure, an emptied queue is not.
+                status = if options.count.is_some() { Status::Failure } else { status };
+                break;
+            }
+        };
+        let delivery = match message {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(fault)) => {
+                not_opened(fault)?;
+                status = Status::Failure;
+                continue;
+            }
+            None => return Err(Fault::runtime("the queue was deleted, or the connection is over")),
+        };
+        match out.write(&delivery) {
+            Ok(()) => acks.push_back(delivery.ack_later().map_err(Fault::runtime)?),
+            // The reader has seen enough. What it did not take stays in the queue.
+            Err(fault) if fault.kind() == ErrorKind::BrokenPipe => break,
+            Err(fault) => return Err(Fault::runtime(fault)),
+        }
+        left -= 1;
+        settle(&mut acks, ACKS_MAX, &mut status).await;
+    }
+    settle(&mut acks, 0, &mut status).await;
+    Ok(status)
+}
+
+async fn quiet_for(timeout_ms: Option<u64>) {
+    match timeout_ms {
+        Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A message for another key stays where it is: its lease runs out, and it is delivered again.
+fn not_opened(fault: cipher_client::Error) -> Result<(), Fault> {
+    let what = cli::one_line(&fault);
+    let message = fault.into_undecryptable().map_err(Fault::runtime)?;
+    eprintln!("ciphermq: {}: {what}; it stays in the queue", Printable(message.message_id()));
+    Ok(())
+}
+
+/// Waits until at most `max` acks are unconfirmed.
+async fn settle(acks: &mut VecDeque<Settled>, max: usize, status: &mut Status) {
+    while acks.len() > max
+        && let Some(ack) = acks.pop_front()
+    {
+        if let Err(fault) = ack.await {
+            eprintln!("ciphermq: a message was printed and not acknowledged: {}", cli::one_line(&fault));
+            *status = Status::Failure;
+        }
+    }
+}
+
+struct Out<W> {
+    stdout: W,
+    shape: Shape,
+}
+
+/// How a message looks on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// The bytes as they are and a line end, for pipes and files.
+    Raw,
+    /// The same, for a terminal: what would move the cursor is escaped.
+    Shown,
+    /// A JSON object.
+    Json,
+}
+
+impl Shape {
+    fn of(json: bool) -> Shape {
+        match (json, io::stdout().is_terminal()) {
+            (true, _) => Shape::Json,
+            (false, true) => Shape::Shown,
+            (false, false) => Shape::Raw,
+        }
+    }
+}
+
+/// One message as a line of JSON.
+#[derive(Serialize)]
+struct JsonMessage<'a> {
+    message_id: &'a str,
+    /// `None` when it is not UTF-8.
+    message: Option<&'a str>,
+    /// The bytes of a message that is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_hex: Option<String>,
+    /// When it was received, in seconds since 1970-01-01 UTC, as the original's receiver writes it.
+    timestamp: f64,
+    /// When the broker took it, in milliseconds since 1970-01-01 UTC.
+    published: u64,
+    queue: &'a str,
+    attempt: u32,
+}
+
+impl<W: Write> Out<W> {
+    /// Written and flushed when this returns: only then may it be acknowledged.
+    fn write(&mut self, delivery: &Delivery) -> io::Result<()> {
+        let plaintext = delivery.plaintext();
+        match self.shape {
+            Shape::Raw => {
+                self.stdout.write_all(plaintext)?;
+                self.stdout.write_all(b"\n")?;
+            }
+            Shape::Shown => writeln!(self.stdout, "{}", Printable(&String::from_utf8_lossy(plaintext)))?,
+            Shape::Json => writeln!(self.stdout, "{}", PrintableJson(&json(delivery)?))?,
+        }
+        self.stdout.flush()
+    }
+}
+
+fn json(delivery: &Delivery) -> io::Result<String> {
+    let message = std::str::from_utf8(delivery.plaintext()).ok();
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let line = serde_json::to_string(&JsonMessage {
+        message_id: delivery.message_id(),
+        message,
+        message_hex: message.is_none().then(|| hex(delivery.plaintext())),
+        timestamp: since_1970.as_secs_f64(),
+        published: delivery.published_ms(),
+        queue: delivery.queue(),
+        attempt: delivery.attempt(),
+    })?;
+    Ok(line)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

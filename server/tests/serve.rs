@@ -1,0 +1,172 @@
+//! `ciphermq serve` as whoever starts it sees it.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod support;
+
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use support::{Broker, run, text};
+
+#[test]
+fn help_names_every_flag_with_its_variable() {
+    let output = run(&["serve", "--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = text(&output.stdout);
+    let flags: Vec<_> = help.lines().filter_map(|line| line.trim_start().strip_prefix("--")).collect();
+    assert!(flags.len() >= 13, "{flags:?}");
+    for flag in flags.iter().map(|flag| flag.split_whitespace().next().unwrap()) {
+        let variable = format!("[env: CIPHERMQ_{}=", flag.to_uppercase().replace('-', "_"));
+        assert!(help.contains(&variable), "{variable} of --{flag} is missing in:\n{help}");
+    }
+    assert!(help.contains("Exit codes"));
+}
+
+#[test]
+fn bad_flags_are_usage_errors_that_name_the_flag() {
+    let bad: [&[&str]; 9] = [
+        &["--lease-ms", "0"],
+        &["--lease-ms", "30s"],
+        &["--max-attempts", "70000"],
+        &["--max-line", "1KiB"],
+        &["--max-line", "65MiB"],
+        &["--store-max-bytes", "lots"],
+        &["--listen", "example.org:5672"],
+        &["--threads", "0"],
+        &["--max-connections", "0"],
+    ];
+    for flags in bad {
+        let output = run(&[&["serve", "--memory"], flags].concat());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}");
+        assert!(text(&output.stderr).contains(flags[0]), "{flags:?}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "{flags:?}");
+    }
+    assert_eq!(run(&["serve", "--memory", "--data-dir", "x"]).status.code(), Some(2));
+    assert_eq!(run(&["serve", "--memory", "--log", "info,x=loud"]).status.code(), Some(2));
+    assert_eq!(run(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn an_address_others_can_reach_is_refused_with_advice() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[::ffff:10.0.0.1]:0"] {
+        let output = run(&["serve", "--memory", "--listen", address]);
+        assert_eq!(output.status.code(), Some(2), "{address}");
+        assert_eq!(text(&output.stdout), "", "{address}");
+        let told = text(&output.stderr);
+        assert!(told.contains("refusing to listen") && told.contains("SSH tunnel"), "{address}: {told}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_a_failure_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["serve", "--memory", "--listen", &address, "--log", "off"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains(&address) && told.lines().count() == 1, "{told}");
+}
+
+#[test]
+fn without_memory_it_says_loudly_that_there_is_no_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let broker = Broker::start(&["--data-dir", path.to_str().unwrap(), "--log", "off"]);
+    broker.signal(Signal::TERM);
+    let (status, _, told) = broker.end();
+    assert!(status.success());
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains("WARNING") && told.contains("memory only"), "{told}");
+    assert!(!path.exists(), "nothing is written");
+
+    let broker = Broker::start(&["--memory", "--log", "off"]);
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.end().2, "");
+}
+
+#[test]
+fn the_ready_line_is_all_of_stdout_and_a_signal_ends_it_cleanly() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let broker = Broker::memory();
+        let address = broker.address;
+        assert_ne!(address.port(), 0);
+        let mut modern = broker.connect();
+        assert!(modern.ask("hello 1").starts_with("Hello 1 "));
+        let mut legacy = broker.connect();
+        assert_eq!(legacy.ask("declare_queue q"), "Queue declared");
+
+        broker.signal(signal);
+        assert!(modern.hear().starts_with("Closing: SHUTTING_DOWN "));
+        assert_eq!(modern.hear(), "", "closed behind it");
+        assert_eq!(legacy.hear(), "", "legacy clients hear nothing");
+        let (status, rest, _) = broker.end();
+        assert_eq!(status.code(), Some(0));
+        assert_eq!(rest, "");
+        assert!(TcpStream::connect(address).is_err(), "the port is free again");
+    }
+}
+
+#[test]
+fn flags_win_over_variables() {
+    let output = support::ciphermq()
+        .args(["serve", "--memory", "--listen", "0.0.0.0:1"])
+        .env("CIPHERMQ_LISTEN", "127.0.0.1:0")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let output = support::ciphermq().arg("serve").env("CIPHERMQ_LEASE_MS", "soon").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--lease-ms"));
+}
+
+#[test]
+fn limits_from_the_command_line_reach_the_wire() {
+    let broker = Broker::start(&["--memory", "--lease-ms", "1234", "--max-line", "8KiB"]);
+    let hello = broker.connect().ask("hello 1");
+    assert!(hello.contains(" lease=1234 ") && hello.contains(" max_line=8192 "), "{hello}");
+}
+
+#[test]
+fn at_the_connection_limit_others_wait_and_are_not_closed() {
+    let broker = Broker::start(&["--memory", "--max-connections", "2"]);
+    let (mut first, mut second) = (broker.connect(), broker.connect());
+    assert!(first.ask("hello 1").starts_with("Hello"));
+    assert!(second.ask("hello 1").starts_with("Hello"));
+    let mut third = broker.connect();
+    third.say("hello 1");
+    let socket = third.0.get_ref();
+    socket.set_nonblocking(true).unwrap();
+    assert_eq!(first.ask("ping still-served"), "Pong still-served");
+    let waiting = socket.peek(&mut [0]).unwrap_err();
+    assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock, "neither answered nor closed");
+    socket.set_nonblocking(false).unwrap();
+    drop(second);
+    assert!(third.hear().starts_with("Hello"), "served when there is room");
+}
+
+#[test]
+fn a_log_stays_one_line_an_event_and_tells_no_body() {
+    let broker = Broker::start(&["--memory", "--log", "trace"]);
+    let mut wire = broker.connect();
+    let evil = "\r\u{1b}[2J\u{202e}\u{2028}\u{9b}31m";
+    for command in ["declare_queue", "declare_exchange", "consume", "hello 1 name=", "ack", "status", "nonsense"] {
+        wire.ask(&format!("{command} {evil}FORGED"));
+    }
+    let body = r#"{"message_id":"m","enc_session_key":"SECRET-KEY","nonce":"n","tag":"t","ciphertext":"SECRET-BODY"}"#;
+    assert_eq!(wire.ask(&format!("publish default_exchange default_key {body}")), "ACK m");
+    assert!(wire.ask("fetch default_queue").starts_with("Message: m "));
+    broker.signal(Signal::TERM);
+    let (_, _, log) = broker.end();
+    assert!(log.lines().count() > 5, "{log}");
+    let hidden = |c: &char| (c.is_control() && *c != '\n') || ['\u{202e}', '\u{2028}'].contains(c);
+    assert_eq!(log.chars().filter(hidden).collect::<String>(), "", "{log:?}");
+    let level = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+    for line in log.lines() {
+        let level = level(line).unwrap_or_default();
+        assert!(["TRACE", "DEBUG", "INFO", "WARN", "ERROR"].contains(&level.as_str()), "not an event: {line:?}");
+    }
+    assert!(!log.contains("SECRET"), "{log}");
+}
