@@ -237,7 +237,7 @@ fn a_full_queue_refuses_publishes_and_still_serves_its_consumers() {
 
 #[test]
 fn a_queue_bounded_in_bytes_refuses_what_does_not_fit() {
-    let bytes = envelope("1").len();
+    let bytes = envelope("1").len() + ["1", "default_exchange", "s"].concat().len();
     let server = Server::start();
     let mut wire = server.connect_modern();
     wire.ask(&format!("declare_queue small max_bytes={}", 2 * bytes), "Queue declared");
