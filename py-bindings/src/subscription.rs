@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::connection::Inner;
 use crate::error::Failure;
-use crate::leases::{Dedupe, Lease, Seen, Verdict};
+use crate::leases::{Dedupe, Lease, Seen};
 use crate::message::{Head, Received};
 use crate::process::{Owned, Process};
 use crate::seconds::Seconds;
@@ -228,8 +228,8 @@ impl Inbox {
 
     /// With at least one message to hand over, unless the time is over.
     async fn filled(&self, wait: Option<Seconds>, process: &'static Process) -> Result<MutexGuard<'_, State>, Failure> {
-        let client_time = self.subscribed().await?;
-        drop(client_time);
+        // Not part of the caller's time: that is about messages.
+        drop(self.subscribed().await?);
         let fill = async {
             let mut state = self.subscribed().await?;
             self.fill(&mut state, process).await.map(|()| state)
@@ -273,7 +273,10 @@ impl Inbox {
         let head = Head::of(&delivery);
         let Opened { plaintext, uniqueness, .. } = match self.open_envelope(&delivery) {
             Ok(opened) => opened,
-            Err(error) if self.reject_undecryptable => return self.put_away(delivery, &error, process),
+            Err(error) if self.reject_undecryptable => {
+                self.put_away(delivery, &error).await;
+                return None;
+            }
             Err(error) => return Some(Item { head, opened: Err(error), lease: Lease::unopened(delivery, process) }),
         };
         let lease = match &self.dedupe {
@@ -300,19 +303,17 @@ impl Inbox {
         Ok(opened)
     }
 
-    fn put_away(&self, delivery: RawDelivery, error: &Error, process: &'static Process) -> Option<Item> {
+    async fn put_away(&self, delivery: RawDelivery, error: &Error) {
         tracing::warn!(message_id = delivery.message_id(), queue = self.queue, %error, "message not opened");
-        let verdict = match error.kind() {
+        let settled = match error.kind() {
             // It says nothing about this message.
-            ErrorKind::Throttled => Verdict::Nack(Some(THROTTLED_DELAY)),
-            _ => {
-                self.rejected.fetch_add(1, Ordering::Relaxed);
-                Verdict::Reject
-            }
+            ErrorKind::Throttled => delivery.nack(Some(THROTTLED_DELAY)).await,
+            _ => delivery.reject().await,
         };
-        let lease = Lease::opened(delivery, None);
-        process.runtime.spawn(async move { drop(lease.settle(verdict).await) });
-        None
+        match settled {
+            Ok(()) => drop(self.rejected.fetch_add(1, Ordering::Relaxed)),
+            Err(error) => tracing::warn!(queue = self.queue, %error, "message not put away; its lease will run out"),
+        }
     }
 }
 

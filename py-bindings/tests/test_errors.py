@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 import time
 from typing import Callable, Iterator, List, Optional, Type
@@ -216,7 +218,7 @@ def test_names_that_could_break_a_line_are_refused(ciphermq_broker: Broker, keys
             with pytest.raises(ValueError):
                 sender.declare_queue(name)
             with pytest.raises(ValueError):
-                sender.send("x", routing_key=name or " ")
+                sender.send("x", routing_key=name)
 
 
 def test_a_file_that_is_no_dedupe_file_is_left_alone(keys: Keys, tmp_path) -> None:
@@ -273,3 +275,42 @@ def test_a_message_settled_on_a_lost_connection_is_lease_lost(ciphermq_broker: B
             with pytest.raises(ciphermq.LeaseLost) as caught:
                 message.ack()
             assert caught.value.message_id == "m"
+
+
+LEFT_OPEN = """
+import asyncio, sys, ciphermq
+from ciphermq import aio
+port, private = int(sys.argv[1]), ciphermq.generate_keypair()[0]
+sender = ciphermq.Sender(port=port, public_key=private.public_key())
+receiver = ciphermq.Receiver(port=port, private_key=private, on_undecryptable="reject")
+sender.send_many(str(n) for n in range(500))
+message = receiver.receive(timeout=10)
+
+async def leave():
+    global waiting
+    other = aio.Receiver(port=port, private_key=private)
+    await other.subscribe()
+    waiting = asyncio.ensure_future(other.receive())
+    await asyncio.sleep(0)
+
+asyncio.run(leave())
+print("leaving", flush=True)
+"""
+
+
+def test_a_program_that_closes_nothing_ends_cleanly(ciphermq_broker: Broker) -> None:
+    for _ in range(3):
+        command = [sys.executable, "-c", LEFT_OPEN, str(ciphermq_broker.port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
+
+
+def test_other_threads_run_while_one_waits(ciphermq_broker: Broker, keys: Keys) -> None:
+    with ciphermq.Receiver(**ciphermq_broker.address, private_key=keys[0]) as receiver:
+        receiver.subscribe()
+        waiting = threading.Thread(target=lambda: receiver.receive(timeout=0.3))
+        waiting.start()
+        turns = 0
+        while waiting.is_alive():
+            turns += 1
+        assert turns > 1000

@@ -33,7 +33,8 @@ def test_a_message_arrives_with_all_that_belongs_to_it(sender: ciphermq.Sender, 
     assert message is not None
     assert message.message_id == message_id
     assert message.text == "the goods are on the dock 🚚" and message.body == message.text.encode()
-    assert (message.queue, message.exchange, message.routing_key) == ("default_queue", "default_exchange", "default_key")
+    assert (message.queue, message.exchange) == ("default_queue", "default_exchange")
+    assert message.routing_key == "default_key"
     assert message.attempt == 1 and message.published > 1.7e9 and message.dead_letter is None
     assert json.loads(message.envelope or "")["message_id"] == message_id
     assert "dock" not in repr(message) and message_id in repr(message)
@@ -216,7 +217,8 @@ def test_unsubscribing_ends_the_wait_of_another_thread(sender: ciphermq.Sender, 
 
 
 def test_topology_is_made_listed_and_taken_away(sender: ciphermq.Sender) -> None:
-    sender.declare_queue("jobs", lease=12.5, max_attempts=3, dead_letter="jobs.failed", max_messages=9, max_bytes=10_000)
+    bounds = {"max_messages": 9, "max_bytes": 10_000}
+    sender.declare_queue("jobs", lease=12.5, max_attempts=3, dead_letter="jobs.failed", **bounds)
     sender.declare_exchange("work")
     sender.bind("work", "jobs", "job")
     [jobs] = [queue for queue in sender.list_queues() if queue["queue"] == "jobs"]
@@ -301,7 +303,6 @@ def test_dedupe_hands_a_message_over_once_across_restarts(ciphermq_broker: Broke
         message = receiver.receive(timeout=10)
         assert message is not None
         message.ack()
-    del message, receiver
     ciphermq_broker.restart()
     with ciphermq.Sender(**address) as sender, ciphermq.Receiver(**address, **options) as receiver:
         sender.publish(envelope)
@@ -332,8 +333,8 @@ def test_a_lease_that_ran_out_in_hand_goes_on(keys: Keys) -> None:
 
 
 def test_two_receivers_share_a_queue(sender: ciphermq.Sender, keys: Keys) -> None:
-    port = _port(sender)
-    with ciphermq.Receiver(port=port, private_key=keys[0]) as one, ciphermq.Receiver(port=port, private_key=keys[0]) as two:
+    options = {"port": _port(sender), "private_key": keys[0]}
+    with ciphermq.Receiver(**options) as one, ciphermq.Receiver(**options) as two:
         one.subscribe()
         two.subscribe()
         sender.send_many(str(n) for n in range(100))

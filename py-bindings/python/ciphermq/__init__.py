@@ -5,9 +5,9 @@
 >>> ciphermq.open_envelope(ciphermq.seal("the goods are on the dock", public), private)
 b'the goods are on the dock'
 
-`Sender` and `Receiver` block; those of `ciphermq.aio` have the same names for asyncio. `ciphermq.testing` runs a broker inside
-the process. What goes wrong is in `ciphermq.errors`. Events go to the logger `ciphermq`, which has no handlers of its own; its
-level is looked at when a sender or receiver is made.
+`Sender` and `Receiver` block; those of `ciphermq.aio` have the same names for asyncio. `ciphermq.testing` runs a
+broker inside the process. What goes wrong is in `ciphermq.errors`. Events go to the logger `ciphermq`, which has no
+handlers of its own; its level is looked at when a sender or receiver is made.
 """
 
 from ciphermq._native import (

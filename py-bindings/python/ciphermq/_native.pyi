@@ -32,14 +32,15 @@ def seal(plaintext: Plaintext, public_key: PublicKey, *, message_id: Optional[st
     """Seals a message for the holder of a key; the envelope is a JSON text without line breaks.
 
     Without a `message_id` a version 4 UUID is made. A given one has 1 to 255 bytes and no space, control character,
-    quote or backslash. Calls with the same key object share a session key for up to 1,000 messages, 60 seconds or 1 GiB.
+    quote or backslash. Calls with the same key object share a session key for up to 1,000 messages, 60 seconds or 1
+    GiB.
     """
 
 def open_envelope(envelope: Plaintext, private_key: PrivateKey) -> bytes:
     """Opens an envelope with the key it was sealed for.
 
-    Raises `EnvelopeError` when it is none, `DecryptError` when it does not open, whatever the cause, and `Throttled` when
-    too many others failed before.
+    Raises `EnvelopeError` when it is none, `DecryptError` when it does not open, whatever the cause, and `Throttled`
+    when too many others failed before.
     """
 
 def generate_keypair(bits: int = 2048) -> Tuple[PrivateKey, PublicKey]:

@@ -200,8 +200,8 @@ class Sender(_Connected):
         answer: send again with the id from the exception's `message_id`.
         """
         return self._core.send(
-            exchange or self._exchange,
-            routing_key or self._routing_key,
+            self._exchange if exchange is None else exchange,
+            self._routing_key if routing_key is None else routing_key,
             message,
             self._recipient(),
             message_id=message_id,
@@ -224,8 +224,8 @@ class Sender(_Connected):
         The id is the one in the envelope; a `message_id` that is given must be the same.
         """
         return self._core.publish(
-            exchange or self._exchange,
-            routing_key or self._routing_key,
+            self._exchange if exchange is None else exchange,
+            self._routing_key if routing_key is None else routing_key,
             envelope,
             message_id=message_id,
             timeout=self._timeout if timeout is None else timeout,
@@ -283,14 +283,14 @@ class _Outcome:
 class Receiver(_Connected):
     """Takes messages from a queue and opens them with `private_key`. An iterator of `Message`.
 
-    At most `prefetch` messages are on their way or in hand at a time. A message that is neither settled nor kept goes back
-    to the queue; so does every one in hand when the receiver is closed.
+    At most `prefetch` messages are on their way or in hand at a time. A message that is neither settled nor kept goes
+    back to the queue; so does every one in hand when the receiver is closed.
 
-    With `dedupe` (`True`, or the path of a file that outlives the process) a message that was acknowledged here before is
-    acknowledged again and not handed over. `dedupe_sync` has each note on disk before the broker is told.
+    With `dedupe` (`True`, or the path of a file that outlives the process) a message that was acknowledged here
+    before is acknowledged again and not handed over. `dedupe_sync` has each note on disk before the broker is told.
 
-    A message that does not open raises `DecryptError` or `EnvelopeError`, which carry it as `message`; the iterator goes on
-    after that. With `on_undecryptable="reject"` it goes to the dead-letter queue instead.
+    A message that does not open raises `DecryptError` or `EnvelopeError`, which carry it as `message`; the iterator
+    goes on after that. With `on_undecryptable="reject"` it goes to the dead-letter queue instead.
     """
 
     def __init__(
