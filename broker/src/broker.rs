@@ -7,7 +7,7 @@ use ciphermq_journal::{Doorbell, Health, Journal, Simulation};
 use crate::event::{Event, Record, Topology};
 use crate::link::Link;
 use crate::model::ConnectionId;
-use crate::sessions::Sessions;
+use crate::shared::Shared;
 use crate::state::{Committer, State};
 use crate::{BrokerOptions, QueueOptions, QueueSettings, Timestamp, limits};
 
@@ -15,16 +15,7 @@ use crate::{BrokerOptions, QueueOptions, QueueSettings, Timestamp, limits};
 #[derive(Clone)]
 pub struct Broker {
     shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) state: Arc<State>,
-    pub(crate) journal: Journal<Record>,
-    pub(crate) sessions: Sessions,
-    last_connection: AtomicU64,
-    /// Nobody waits for the broker's own records; the journal wants a bell all the same.
-    own_bell: Arc<Doorbell>,
+    last_connection: Arc<AtomicU64>,
 }
 
 impl Broker {
@@ -46,15 +37,7 @@ impl Broker {
     fn start(options: BrokerOptions, now: Timestamp, journal: impl FnOnce(Committer) -> Journal<Record>) -> Broker {
         let state = Arc::new(State::new(options));
         let journal = journal(Committer(Arc::clone(&state)));
-        let broker = Broker {
-            shared: Arc::new(Shared {
-                state,
-                journal,
-                sessions: Sessions::default(),
-                last_connection: AtomicU64::new(0),
-                own_bell: Arc::new(Doorbell::new()),
-            }),
-        };
+        let broker = Broker { shared: Arc::new(Shared::new(state, journal)), last_connection: Arc::default() };
         broker.declare_default_topology(now);
         broker
     }
@@ -73,7 +56,7 @@ impl Broker {
 
     /// A new connection. `bell` rings when the connection has something to look at.
     pub fn connect(&self, bell: Arc<Doorbell>) -> Link {
-        let id = ConnectionId(self.shared.last_connection.fetch_add(1, Ordering::Relaxed) + 1);
+        let id = ConnectionId(self.last_connection.fetch_add(1, Ordering::Relaxed) + 1);
         Link::new(Arc::clone(&self.shared), id, bell)
     }
 
@@ -101,20 +84,6 @@ impl Broker {
     /// Whether the journal works.
     pub fn health(&self) -> Health {
         self.shared.journal.health()
-    }
-}
-
-impl Shared {
-    /// Journals the broker's own records. A poisoned journal refuses them; nothing is lost by that: the messages
-    /// they were to move become ready again.
-    pub(crate) fn record(&self, now: Timestamp, events: impl IntoIterator<Item = Event>) {
-        let mut records: Vec<Record> = events.into_iter().map(|event| Record { at: now, event }).collect();
-        if records.is_empty() {
-            return;
-        }
-        if self.journal.submit(&mut records, &self.own_bell).is_err() {
-            records.into_iter().for_each(|record| self.state.refuse(record));
-        }
     }
 }
 

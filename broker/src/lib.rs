@@ -13,6 +13,7 @@
 //! - The broker never looks inside an envelope.
 
 mod broker;
+mod connection;
 mod dedupe;
 mod error;
 mod event;
@@ -27,6 +28,7 @@ mod outbox;
 mod queue;
 mod registry;
 mod sessions;
+mod shared;
 mod snapshot;
 mod state;
 mod stats;

@@ -3,17 +3,18 @@ mod looks;
 mod topology;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ciphermq_journal::{Doorbell, Receipt, Unavailable};
 use hashbrown::HashMap;
 
-use crate::broker::Shared;
+use crate::connection::Connection;
 use crate::event::{Event, Record};
 use crate::exchange::Route;
-use crate::outbox::{Delivery, Notice, Outbox};
+use crate::outbox::{Delivery, Notice};
 use crate::queue::{GiveBack, Gone, NoLease, Queue};
+use crate::shared::Shared;
 use crate::{ConnectionId, Error, Message, Reason, SessionId, Timestamp, limits};
 
 use leases::{Lease, Leases};
@@ -37,17 +38,6 @@ pub struct Link {
     scratch: String,
     /// The time of the last call: ending a connection happens "now" as well.
     now: Timestamp,
-}
-
-/// The part of a connection that others can reach.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    id: ConnectionId,
-    bell: Arc<Doorbell>,
-    outbox: Arc<Outbox>,
-    /// Queues in which this connection may hold leases or a subscription.
-    queues: Mutex<Vec<Arc<Queue>>>,
-    taken_over: AtomicBool,
 }
 
 /// A message to publish. Names and ids have at most 255 bytes.
@@ -86,12 +76,9 @@ pub enum Settle {
 
 impl Link {
     pub(crate) fn new(shared: Arc<Shared>, id: ConnectionId, bell: Arc<Doorbell>) -> Link {
-        let outbox = Arc::new(Outbox::new(Arc::clone(&bell)));
-        let connection =
-            Connection { id, bell, outbox, queues: Mutex::new(Vec::new()), taken_over: AtomicBool::new(false) };
         Link {
             shared,
-            connection: Arc::new(connection),
+            connection: Arc::new(Connection::new(id, bell)),
             session: None,
             subscriptions: HashMap::new(),
             leases: Leases::new(),
@@ -104,7 +91,7 @@ impl Link {
 
     /// This connection's number.
     pub fn id(&self) -> ConnectionId {
-        self.connection.id
+        self.connection.id()
     }
 
     /// Opens a session; the connection that had the one asked for is ended and its leases return at once.
@@ -112,9 +99,8 @@ impl Link {
         self.now = now;
         let (session, before) = self.shared.sessions.open(asked, &self.connection);
         if let Some(before) = before {
-            before.taken_over.store(true, Ordering::Release);
-            before.detach(&self.shared, now);
-            before.bell.ring();
+            let moves = before.hand_over(now);
+            self.shared.record(now, moves);
         }
         self.session = Some(session);
         session
@@ -122,7 +108,7 @@ impl Link {
 
     /// Another connection took this one's session: close it.
     pub fn is_taken_over(&self) -> bool {
-        self.connection.taken_over.load(Ordering::Acquire)
+        self.connection.is_taken_over()
     }
 
     /// Collects a publish for the journal.
@@ -200,7 +186,7 @@ impl Link {
         dead_letter: Option<Arc<str>>,
         now: Timestamp,
     ) -> Result<Option<Event>, NoLease> {
-        let (connection, queue, which) = (self.connection.id, &lease.queue, lease.which);
+        let (connection, queue, which) = (self.connection.id(), &lease.queue, lease.which);
         let give_back = |how| {
             let gone = queue.give_back(connection, which, how, now)?;
             Ok(if gone == Gone::WornOut { Event::worn_out(queue, which.position) } else { None })
@@ -239,7 +225,7 @@ impl Link {
         if self.records.is_empty() {
             return None;
         }
-        let submitted = self.shared.journal.submit(&mut self.records, &self.connection.bell);
+        let submitted = self.shared.journal.submit(&mut self.records, self.connection.bell());
         if submitted.is_err() {
             self.records.drain(..).for_each(|record| self.shared.state.refuse(record));
         }
@@ -263,7 +249,7 @@ impl Link {
             return Err(Error::Limit("1024 subscriptions on a connection"));
         }
         self.connection.may_use(&found);
-        if !found.subscribe(self.connection.id, &self.connection.outbox, prefetch, now) {
+        if !found.subscribe(self.connection.id(), self.connection.outbox(), prefetch, now) {
             return Err(no_queue());
         }
         self.subscriptions.insert(found.shared_name(), found);
@@ -281,7 +267,7 @@ impl Link {
     /// `NoSubscription`.
     pub fn cancel(&mut self, queue: &str) -> Result<(), Error> {
         let found = self.subscriptions.remove(queue).ok_or_else(|| Error::NoSubscription(queue.to_owned()))?;
-        found.unsubscribe(self.connection.id);
+        found.unsubscribe(self.connection.id());
         self.take_notices();
         // Deliveries that were not handed over yet return untouched: no push may follow the reply.
         let (pushed, kept) = std::mem::take(&mut self.notices)
@@ -291,7 +277,7 @@ impl Link {
         for notice in Vec::from(pushed) {
             if let Notice::Delivery(delivery) = notice {
                 let lease = Lease::of(&delivery, self.shared.state.hash(delivery.message().id()));
-                let _ = lease.queue.give_back(self.connection.id, lease.which, GiveBack::Release, self.now);
+                let _ = lease.queue.give_back(self.connection.id(), lease.which, GiveBack::Release, self.now);
             }
         }
         Ok(())
@@ -309,7 +295,7 @@ impl Link {
         if self.leases.len() >= limits::FETCHED_MAX {
             return Err(Error::Limit("65535 leases on a connection"));
         }
-        let delivery = found.fetch(self.connection.id, lease_ms, now);
+        let delivery = found.fetch(self.connection.id(), lease_ms, now);
         if let Some(delivery) = &delivery {
             self.shared.state.stats.count_delivery(delivery.attempt());
             self.hold(delivery);
@@ -337,7 +323,7 @@ impl Link {
 
     /// Whether the lease behind a delivery has not ended yet.
     pub fn holds(&self, delivery: &Delivery) -> bool {
-        delivery.queue.holds(self.connection.id, delivery.which())
+        delivery.queue.holds(self.connection.id(), delivery.which())
     }
 
     /// Ends the connection: subscriptions are over, leases return to their queues. Dropping the link does the same, but
@@ -351,15 +337,15 @@ impl Link {
     }
 
     fn forget_old_leases(&mut self) {
-        self.leases.prune(self.connection.id);
+        self.leases.prune(self.connection.id());
     }
 
     fn take_notices(&mut self) {
         if self.notices.is_empty() {
-            self.connection.outbox.swap(&mut self.notices);
+            self.connection.outbox().swap(&mut self.notices);
         } else {
             let mut more = VecDeque::new();
-            self.connection.outbox.swap(&mut more);
+            self.connection.outbox().swap(&mut more);
             self.notices.append(&mut more);
         }
     }
@@ -369,28 +355,11 @@ impl Drop for Link {
     fn drop(&mut self) {
         // Collected but never submitted: not answered either.
         self.records.drain(..).for_each(|record| self.shared.state.refuse(record));
-        self.connection.detach(&self.shared, self.now);
+        let moves = self.connection.detach(self.now);
+        self.shared.record(self.now, moves);
         if let Some(session) = self.session {
             self.shared.sessions.close(session, &self.connection);
         }
-    }
-}
-
-impl Connection {
-    fn may_use(&self, queue: &Arc<Queue>) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if !queues.iter().any(|used| used.id() == queue.id()) {
-            queues.push(Arc::clone(queue));
-        }
-    }
-
-    /// Ends subscriptions and returns leases. Harmless when repeated.
-    fn detach(&self, shared: &Shared, now: Timestamp) {
-        let queues = std::mem::take(&mut *self.queues.lock().unwrap_or_else(PoisonError::into_inner));
-        let detach = |queue: &Arc<Queue>| Event::worn_out(queue, queue.detach(self.id, now)?);
-        // Collected first: a dead letter must not arrive in a queue this connection still has to leave.
-        let moves: Vec<Event> = queues.iter().filter_map(detach).collect();
-        shared.record(now, moves);
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
 
-use crate::link::Connection;
+use crate::connection::Connection;
 
 /// Names a client across its connections: who shows it takes over from the connection that had it before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

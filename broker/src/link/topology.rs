@@ -154,7 +154,7 @@ impl Link {
     fn change(&mut self, change: Topology, now: Timestamp) -> Result<Returned, Error> {
         self.now = now;
         self.shared.state.check_room(&change)?;
-        debug!(connection = self.connection.id.0, ?change, "topology");
+        debug!(connection = self.connection.id().0, ?change, "topology");
         self.records.push(Record { at: now, event: Event::Topology(change) });
         let receipt = self.submit().transpose()?;
         Ok(Returned { receipt, purged: None })
