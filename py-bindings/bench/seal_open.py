@@ -3,7 +3,8 @@
     python bench/seal_open.py [--seconds 2] [--bytes 1024]
 
 Beside the package runs the way of the Python originals, on pycryptodome: the PEM text is read and a session key wrapped
-for every message, the parts are put into base64 and JSON. Build the package with --release first.
+for every message, the parts are put into base64 and JSON. "Key kept" is the same with the PEM text read once, which they
+do not do; the package is measured by that one. Build it with --release first.
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ MESSAGES = 50_000
 TARGET = 20
 
 
-def original_seal(text: bytes, public_pem: str) -> str:
-    key = RSA.import_key(public_pem)
+def original_seal(text: bytes, key: RSA.RsaKey) -> str:
     session_key = get_random_bytes(16)
     wrapped = PKCS1_OAEP.new(key).encrypt(session_key)
     cipher = AES.new(session_key, AES.MODE_GCM)
@@ -45,9 +45,8 @@ def original_seal(text: bytes, public_pem: str) -> str:
     })
 
 
-def original_open(envelope: str, private_pem: bytes) -> bytes:
+def original_open(envelope: str, key: RSA.RsaKey) -> bytes:
     message = json.loads(envelope)
-    key = RSA.import_key(private_pem)
     session_key = PKCS1_OAEP.new(key).decrypt(base64.b64decode(message["enc_session_key"]))
     cipher = AES.new(session_key, AES.MODE_GCM, nonce=base64.b64decode(message["nonce"]))
     return cipher.decrypt_and_verify(base64.b64decode(message["ciphertext"]), base64.b64decode(message["tag"]))
@@ -66,19 +65,23 @@ def rate(work: Callable[[], object], seconds: float) -> float:
     return best
 
 
-def report(name: str, ours: float, original: float) -> bool:
-    times = ours / original
-    print(f"{name:<28}{ours:>12,.0f}/s   original {original:>8,.0f}/s   {times:>6.0f} x")
-    return times >= TARGET
+def report(name: str, ours: float, original: float, key_kept: float) -> bool:
+    compared = f"original {original:>7,.0f}/s ({ours / original:,.0f} x)"
+    print(f"{name:<28}{ours:>10,.0f}/s   {compared:<30} key kept {key_kept:>7,.0f}/s ({ours / key_kept:,.0f} x)")
+    return ours >= TARGET * max(original, key_kept)
 
 
 def crypto(text: bytes, seconds: float) -> bool:
     private, public = ciphermq.generate_keypair()
-    public_pem, private_pem = public.to_pem(), private.to_pem()
+    # In the form of the originals' key script, which is the one pycryptodome reads fastest.
+    private_pem = RSA.import_key(private.to_pem()).export_key()
+    public_pem = public.to_pem()
+    private_key, public_key = RSA.import_key(private_pem), RSA.import_key(public_pem)
     fine = report(
         "seal",
         rate(lambda: ciphermq.seal(text, public), seconds),
-        rate(lambda: original_seal(text, public_pem), seconds),
+        rate(lambda: original_seal(text, RSA.import_key(public_pem)), seconds),
+        rate(lambda: original_seal(text, public_key), seconds),
     )
     # What a sender of ours makes: a session key lasts for 1,000 messages.
     envelopes = [ciphermq.seal(text, public) for _ in range(4000)]
@@ -92,14 +95,15 @@ def crypto(text: bytes, seconds: float) -> bool:
     fine &= report(
         "open_envelope",
         rate(open_next, seconds),
-        rate(lambda: original_open(envelopes[0], private_pem), seconds),
+        rate(lambda: original_open(envelopes[0], RSA.import_key(private_pem)), seconds),
+        rate(lambda: original_open(envelopes[0], private_key), seconds),
     )
-    foreign = [original_seal(text, public_pem) for _ in range(200)]
+    foreign = [original_seal(text, public_key) for _ in range(200)]
     start = time.perf_counter()
     for envelope in foreign:
         ciphermq.open_envelope(envelope, private)
     ours = len(foreign) / (time.perf_counter() - start)
-    print(f"{'open, a key a message':<28}{ours:>12,.0f}/s   (envelopes of the original: an RSA operation each)")
+    print(f"{'open, a key a message':<28}{ours:>10,.0f}/s   (envelopes of the original: an RSA operation each)")
     return fine
 
 
@@ -110,15 +114,15 @@ def end_to_end(text: bytes) -> None:
         with ciphermq.Sender(**broker.address, public_key=public) as sender:
             start = time.perf_counter()
             sender.send_many(texts)
-            print(f"{'Sender.send_many':<28}{MESSAGES / (time.perf_counter() - start):>12,.0f}/s")
+            print(f"{'Sender.send_many':<28}{MESSAGES / (time.perf_counter() - start):>10,.0f}/s")
             with ciphermq.Receiver(**broker.address, private_key=private) as receiver:
                 start = time.perf_counter()
                 for _, message in zip(range(MESSAGES), receiver):
                     message.ack(wait=False)
                 receiver.ping()
-                print(f"{'Receiver, ack(wait=False)':<28}{MESSAGES / (time.perf_counter() - start):>12,.0f}/s")
+                print(f"{'Receiver, ack(wait=False)':<28}{MESSAGES / (time.perf_counter() - start):>10,.0f}/s")
             spent = rate(lambda: sender.send(text), 2)
-            print(f"{'Sender.send, one by one':<28}{spent:>12,.0f}/s")
+            print(f"{'Sender.send, one by one':<28}{spent:>10,.0f}/s")
             sender.purge("default_queue")
         asyncio.run(end_to_end_async(broker, private, public, texts))
 
@@ -129,7 +133,7 @@ async def end_to_end_async(
     async with aio.Sender(**broker.address, public_key=public) as sender:
         start = time.perf_counter()
         await sender.send_many(texts)
-        print(f"{'aio.Sender.send_many':<28}{MESSAGES / (time.perf_counter() - start):>12,.0f}/s")
+        print(f"{'aio.Sender.send_many':<28}{MESSAGES / (time.perf_counter() - start):>10,.0f}/s")
     async with aio.Receiver(**broker.address, private_key=private) as receiver:
         start, count = time.perf_counter(), 0
         async for message in receiver:
@@ -138,7 +142,7 @@ async def end_to_end_async(
             if count == MESSAGES:
                 break
         await receiver.ping()
-        print(f"{'aio.Receiver':<28}{MESSAGES / (time.perf_counter() - start):>12,.0f}/s")
+        print(f"{'aio.Receiver, as above':<28}{MESSAGES / (time.perf_counter() - start):>10,.0f}/s")
 
 
 def main() -> int:

@@ -5,7 +5,9 @@
 //! does not wake it for every message.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -14,6 +16,7 @@ use pyo3::{IntoPyObjectExt, intern};
 use tokio::task::AbortHandle;
 
 use crate::error::Failure;
+use crate::logging;
 use crate::process::Process;
 
 /// The way back to one event loop: the one that first uses it.
@@ -49,13 +52,15 @@ impl Bridge {
         let process = Process::current(py)?;
         let end = self.end(py)?.clone();
         let awaitable = end.event_loop.bind(py).call_method0(intern!(py, "create_future"))?;
+        let mut future = Box::pin(future);
+        if let Some(outcome) = poll_once(py, process, future.as_mut()) {
+            settle(&awaitable, outcome_in_python(py, outcome))?;
+            return Ok(awaitable);
+        }
         let kept = awaitable.clone().unbind();
         let task = process.runtime.spawn(async move {
             let outcome = future.await;
-            let result = move |py: Python<'_>| match outcome {
-                Ok(value) => value.into_py_any(py),
-                Err(failure) => Err(failure.into_exception(py)),
-            };
+            let result = move |py: Python<'_>| outcome_in_python(py, outcome);
             end.push(process, Done { awaitable: kept, result: Box::new(result) });
         });
         let cancel = CancelTask { task: task.abort_handle() };
@@ -109,12 +114,45 @@ impl Done {
             // Cancelled meanwhile. A message goes back to its queue by being dropped.
             return Ok(());
         }
-        match (self.result)(py) {
-            Ok(value) => awaitable.call_method1(intern!(py, "set_result"), (value,))?,
-            Err(error) => awaitable.call_method1(intern!(py, "set_exception"), (error,))?,
-        };
-        Ok(())
+        settle(awaitable, (self.result)(py))
     }
+}
+
+/// What is done without waiting, such as an acknowledgement nobody waits for,
+/// needs no task and no turn of the loop.
+fn poll_once<F>(py: Python<'_>, process: &Process, future: Pin<&mut F>) -> Option<F::Output>
+where
+    F: Future + Send,
+    F::Output: Send,
+{
+    let poll = logging::detached(py, || {
+        let _context = process.runtime.enter();
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    });
+    match poll {
+        Poll::Ready(outcome) => Some(outcome),
+        // Polled anew by its task, with a waker.
+        Poll::Pending => None,
+    }
+}
+
+fn outcome_in_python<T>(py: Python<'_>, outcome: Result<T, Failure>) -> PyResult<Py<PyAny>>
+where
+    T: for<'a> IntoPyObject<'a>,
+{
+    match outcome {
+        Ok(value) => value.into_py_any(py),
+        Err(failure) => Err(failure.into_exception(py)),
+    }
+}
+
+fn settle(awaitable: &Bound<'_, PyAny>, outcome: PyResult<Py<PyAny>>) -> PyResult<()> {
+    let py = awaitable.py();
+    match outcome {
+        Ok(value) => awaitable.call_method1(intern!(py, "set_result"), (value,))?,
+        Err(error) => awaitable.call_method1(intern!(py, "set_exception"), (error,))?,
+    };
+    Ok(())
 }
 
 /// Called by the event loop.

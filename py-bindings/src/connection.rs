@@ -218,7 +218,7 @@ impl Connection {
             Some(Remember::InMemory) => DedupeWindow::in_memory(options).map(Some),
             Some(Remember::File(path)) => DedupeWindow::open(path, options, SystemTime::now()).map(Some),
         });
-        let dedupe = window.map_err(raised)?.map(Dedupe::new);
+        let dedupe = window.map_err(raised)?.map(|window| Dedupe::new(window, dedupe_sync));
         let inbox = Inbox::new(self.inner()?, queue, prefetch, opener, dedupe, reject_undecryptable);
         Ok(Subscription::new(inbox, self.mode.clone()))
     }

@@ -83,7 +83,7 @@ impl Lease {
         let delivery = deliveries.pop().ok_or_else(settled_before)?;
         if let (Verdict::Ack | Verdict::AckLater, Some(mark)) = (verdict, &self.mark) {
             // Before the broker is told: a crash in between must not let it in again.
-            mark.dedupe.note(&mark.id, &mark.uniqueness)?;
+            mark.note().await?;
         }
         self.forget();
         // Leases before the newest are over; the broker answers their release, which
@@ -132,8 +132,23 @@ pub(crate) struct Mark {
     uniqueness: [u8; 32],
 }
 
+impl Mark {
+    async fn note(&self) -> Result<(), Failure> {
+        if !self.dedupe.is_synced {
+            return Ok(self.dedupe.note(&self.id, &self.uniqueness)?);
+        }
+        // The disk takes its time: not that of an event loop.
+        let (dedupe, id, uniqueness) = (Arc::clone(&self.dedupe), Arc::clone(&self.id), self.uniqueness);
+        let noted = tokio::task::spawn_blocking(move || dedupe.note(&id, &uniqueness)).await;
+        // It is cancelled only with the runtime, which is never dropped.
+        Ok(noted.unwrap_or(Err(ErrorKind::Closed.into()))?)
+    }
+}
+
 /// The memory of one receiver.
 pub(crate) struct Dedupe {
+    /// Each note waits for the disk.
+    is_synced: bool,
     acknowledged: StdMutex<DedupeWindow>,
     in_hand: StdMutex<HashMap<Arc<str>, Weak<Lease>>>,
 }
@@ -148,8 +163,8 @@ pub(crate) enum Seen {
 }
 
 impl Dedupe {
-    pub(crate) fn new(window: DedupeWindow) -> Arc<Self> {
-        Arc::new(Self { acknowledged: StdMutex::new(window), in_hand: StdMutex::default() })
+    pub(crate) fn new(window: DedupeWindow, is_synced: bool) -> Arc<Self> {
+        Arc::new(Self { is_synced, acknowledged: StdMutex::new(window), in_hand: StdMutex::default() })
     }
 
     pub(crate) async fn look(self: &Arc<Self>, delivery: RawDelivery, uniqueness: [u8; 32]) -> Seen {

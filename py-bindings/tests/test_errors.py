@@ -280,15 +280,17 @@ def test_a_message_settled_on_a_lost_connection_is_lease_lost(ciphermq_broker: B
 LEFT_OPEN = """
 import asyncio, sys, ciphermq
 from ciphermq import aio
-port, private = int(sys.argv[1]), ciphermq.generate_keypair()[0]
-sender = ciphermq.Sender(port=port, public_key=private.public_key())
-receiver = ciphermq.Receiver(port=port, private_key=private, on_undecryptable="reject")
+port, queue, private = int(sys.argv[1]), sys.argv[2], ciphermq.generate_keypair()[0]
+sender = ciphermq.Sender(port=port, public_key=private.public_key(), routing_key=queue)
+receiver = ciphermq.Receiver(port=port, private_key=private, queue=queue)
+sender.declare_queue(queue)
+sender.bind("default_exchange", queue, queue)
 sender.send_many(str(n) for n in range(500))
 message = receiver.receive(timeout=10)
 
 async def leave():
     global waiting
-    other = aio.Receiver(port=port, private_key=private)
+    other = aio.Receiver(port=port, private_key=private, queue=queue)
     await other.subscribe()
     waiting = asyncio.ensure_future(other.receive())
     await asyncio.sleep(0)
@@ -299,8 +301,8 @@ print("leaving", flush=True)
 
 
 def test_a_program_that_closes_nothing_ends_cleanly(ciphermq_broker: Broker) -> None:
-    for _ in range(3):
-        command = [sys.executable, "-c", LEFT_OPEN, str(ciphermq_broker.port)]
+    for queue in ("one", "two", "three"):
+        command = [sys.executable, "-c", LEFT_OPEN, str(ciphermq_broker.port), queue]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
 
