@@ -1,6 +1,6 @@
 //! A message in a receiver's hand: what holds it, and how it is settled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -42,7 +42,9 @@ impl Lease {
     pub(crate) fn opened(delivery: RawDelivery, mark: Option<Mark>) -> Arc<Self> {
         let lease = Arc::new(Self { deliveries: Mutex::new(vec![delivery]), mark, unopened: None });
         if let Some(mark) = &lease.mark {
-            mark.dedupe.in_hand().insert(mark.id.clone(), Arc::downgrade(&lease));
+            let mut in_hand = mark.dedupe.in_hand();
+            in_hand.leases.insert(mark.id.clone(), Arc::downgrade(&lease));
+            in_hand.uniqueness.insert(mark.uniqueness);
         }
         lease
     }
@@ -101,7 +103,9 @@ impl Lease {
     /// From here on the message, when it comes again, is another delivery.
     fn forget(&self) {
         if let Some(mark) = &self.mark {
-            mark.dedupe.in_hand().remove(&mark.id);
+            let mut in_hand = mark.dedupe.in_hand();
+            in_hand.leases.remove(&mark.id);
+            in_hand.uniqueness.remove(&mark.uniqueness);
         }
     }
 }
@@ -150,7 +154,14 @@ pub(crate) struct Dedupe {
     /// Each note waits for the disk.
     is_synced: bool,
     acknowledged: StdMutex<DedupeWindow>,
-    in_hand: StdMutex<HashMap<Arc<str>, Weak<Lease>>>,
+    in_hand: StdMutex<InHand>,
+}
+
+/// As many as the receiver's caller holds.
+#[derive(Default)]
+struct InHand {
+    leases: HashMap<Arc<str>, Weak<Lease>>,
+    uniqueness: HashSet<[u8; 32]>,
 }
 
 /// What is known of a message that has just come.
@@ -158,7 +169,7 @@ pub(crate) enum Seen {
     New(RawDelivery, Mark),
     /// It is in hand; that lease goes on.
     InHand,
-    /// It was acknowledged before.
+    /// It was acknowledged before, or a copy of it is in hand.
     Before(RawDelivery),
 }
 
@@ -168,7 +179,7 @@ impl Dedupe {
     }
 
     pub(crate) async fn look(self: &Arc<Self>, delivery: RawDelivery, uniqueness: [u8; 32]) -> Seen {
-        let held = self.in_hand().get(delivery.message_id()).and_then(Weak::upgrade);
+        let held = self.in_hand().leases.get(delivery.message_id()).and_then(Weak::upgrade);
         let delivery = match held {
             None => delivery,
             Some(lease) => match lease.renew(delivery).await {
@@ -177,7 +188,9 @@ impl Dedupe {
             },
         };
         let id: Arc<str> = delivery.message_id().into();
-        if lock(&self.acknowledged).contains(&id, &uniqueness, SystemTime::now()) {
+        // The same sealing under another id is a copy that somebody made.
+        let is_copy = self.in_hand().uniqueness.contains(&uniqueness);
+        if is_copy || lock(&self.acknowledged).contains(&id, &uniqueness, SystemTime::now()) {
             return Seen::Before(delivery);
         }
         Seen::New(delivery, Mark { dedupe: Arc::clone(self), id, uniqueness })
@@ -187,7 +200,7 @@ impl Dedupe {
         lock(&self.acknowledged).insert(id, uniqueness, SystemTime::now())
     }
 
-    fn in_hand(&self) -> MutexGuard<'_, HashMap<Arc<str>, Weak<Lease>>> {
+    fn in_hand(&self) -> MutexGuard<'_, InHand> {
         lock(&self.in_hand)
     }
 }

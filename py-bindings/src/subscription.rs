@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl Subscription {
     /// Subscribes, if that was not done.
     fn start<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let inbox = self.inbox()?;
-        self.mode.run(py, async move { inbox.subscribed().await.map(drop) })
+        self.mode.run(py, async move { inbox.subscribe(&mut *inbox.state.lock().await).await })
     }
 
     /// The next message, if one is here and opened already.
@@ -63,9 +63,7 @@ impl Subscription {
     fn receive<'py>(&self, py: Python<'py>, timeout: Option<Seconds>) -> PyResult<Bound<'py, PyAny>> {
         let (inbox, mode, process) = (self.inbox()?, self.mode.clone(), Process::current(py)?);
         self.mode.run(py, async move {
-            let mut state = inbox.filled(timeout, process).await?;
-            let item = state.opened.pop_front();
-            drop(state);
+            let item = inbox.filled(timeout, process).await?.and_then(|mut state| state.opened.pop_front());
             item.map(|item| item.into_message(&mode)).transpose()
         })
     }
@@ -77,15 +75,15 @@ impl Subscription {
             let mut messages = Vec::new();
             let mut wait = wait;
             while messages.len() < max {
-                let mut state = inbox.filled(wait, process).await?;
+                let Some(mut state) = inbox.filled(wait, process).await? else { break };
                 if state.opened.is_empty() {
                     break;
                 }
-                state.take(max - messages.len(), &mode, &mut messages)?;
-                wait = Some(Seconds(Duration::ZERO));
+                state.take(max, &mode, &mut messages)?;
                 if state.is_failure_next() {
                     break;
                 }
+                wait = Some(Seconds(Duration::ZERO));
             }
             Ok(messages)
         })
@@ -106,16 +104,7 @@ impl Subscription {
     /// Ends the subscription; messages that were not handed over go back.
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let inbox = self.inbox()?;
-        self.mode.run(py, async move {
-            // Whoever waits for a message holds the state until told.
-            inbox.stop.notify_waiters();
-            let mut state = inbox.state.lock().await;
-            state.opened.clear();
-            match state.consumer.take() {
-                Some(consumer) => Ok(consumer.close().await?),
-                None => Ok(()),
-            }
-        })
+        self.mode.run(py, async move { inbox.close().await })
     }
 }
 
@@ -135,8 +124,10 @@ pub(crate) struct Inbox {
     reject_undecryptable: bool,
     duplicates: AtomicU64,
     rejected: AtomicU64,
-    /// Tells those who wait that the subscription ends.
+    /// Tells who waits for a message, and has the state, to let go of it.
     stop: Notify,
+    /// How many want that.
+    stopping: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -166,10 +157,9 @@ impl Item {
 }
 
 impl State {
-    /// Moves up to `max` messages over. One that did not open is left for the
-    /// next call if it is not the first.
+    /// Adds messages until there are `max`. One that did not open is left for
+    /// the next call if it is not the first.
     fn take(&mut self, max: usize, mode: &Mode, messages: &mut Vec<Received>) -> Result<(), Failure> {
-        let max = max + messages.len();
         while messages.len() < max {
             if self.is_failure_next() && !messages.is_empty() {
                 break;
@@ -213,33 +203,52 @@ impl Inbox {
             duplicates: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             stop: Notify::new(),
+            stopping: AtomicUsize::new(0),
             state: Mutex::default(),
         }
     }
 
-    async fn subscribed(&self) -> Result<MutexGuard<'_, State>, Failure> {
+    /// Subscribes, if that was not done.
+    async fn subscribe(&self, state: &mut State) -> Result<(), Failure> {
         let client = self.connection.client().await?;
-        let mut state = self.state.lock().await;
         if state.consumer.is_none() {
             state.consumer = Some(client.consume_raw(&self.queue, self.prefetch).await?);
         }
-        Ok(state)
+        Ok(())
     }
 
-    /// With at least one message to hand over, unless the time is over.
-    async fn filled(&self, wait: Option<Seconds>, process: &'static Process) -> Result<MutexGuard<'_, State>, Failure> {
-        // Not part of the caller's time: that is about messages.
-        drop(self.subscribed().await?);
+    /// With a message to hand over, unless the time is over or the subscription ended.
+    async fn filled(
+        &self,
+        wait: Option<Seconds>,
+        process: &'static Process,
+    ) -> Result<Option<MutexGuard<'_, State>>, Failure> {
+        // Not part of the caller's time, which is about messages. Somebody else
+        // who has the state has subscribed.
+        if let Ok(mut state) = self.state.try_lock() {
+            self.subscribe(&mut state).await?;
+        }
         let fill = async {
-            let mut state = self.subscribed().await?;
-            self.fill(&mut state, process).await.map(|()| state)
+            let mut state = self.state.lock().await;
+            self.subscribe(&mut state).await?;
+            self.fill(&mut state, process).await?;
+            Ok(Some(state))
         };
         match wait {
             None => fill.await,
-            Some(Seconds(wait)) => match timeout(wait, fill).await {
-                Ok(filled) => filled,
-                Err(_) => self.subscribed().await,
-            },
+            Some(Seconds(wait)) => timeout(wait, fill).await.unwrap_or(Ok(None)),
+        }
+    }
+
+    /// Ends the subscription; messages that were not handed over go back.
+    async fn close(&self) -> Result<(), Failure> {
+        let stopping = Stopping::tell(self);
+        let mut state = self.state.lock().await;
+        drop(stopping);
+        state.opened.clear();
+        match state.consumer.take() {
+            Some(consumer) => Ok(consumer.close().await?),
+            None => Ok(()),
         }
     }
 
@@ -248,10 +257,15 @@ impl Inbox {
     async fn fill(&self, state: &mut State, process: &'static Process) -> Result<(), Failure> {
         while state.opened.is_empty() {
             let Some(consumer) = &mut state.consumer else { return Ok(()) };
+            // In this order: who stops counts first and tells then.
+            let told = self.stop.notified();
+            if self.stopping.load(Ordering::SeqCst) > 0 {
+                return Ok(());
+            }
             let mut next = tokio::select! {
                 biased;
                 next = consumer.next() => Some(next),
-                () = self.stop.notified() => return Ok(()),
+                () = told => return Ok(()),
             };
             while let Some(delivery) = next {
                 match delivery {
@@ -314,6 +328,23 @@ impl Inbox {
             Ok(()) => drop(self.rejected.fetch_add(1, Ordering::Relaxed)),
             Err(error) => tracing::warn!(queue = self.queue, %error, "message not put away; its lease will run out"),
         }
+    }
+}
+
+/// Somebody wants the state, as long as this lives.
+struct Stopping<'a>(&'a Inbox);
+
+impl<'a> Stopping<'a> {
+    fn tell(inbox: &'a Inbox) -> Self {
+        inbox.stopping.fetch_add(1, Ordering::SeqCst);
+        inbox.stop.notify_waiters();
+        Self(inbox)
+    }
+}
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.stopping.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

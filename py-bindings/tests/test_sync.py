@@ -332,6 +332,35 @@ def test_a_lease_that_ran_out_in_hand_goes_on(keys: Keys) -> None:
                 assert status is not None and status["copies"][0]["status"] == "Acknowledged"
 
 
+def test_a_copy_under_another_id_is_recognised(ciphermq_broker: Broker, keys: Keys) -> None:
+    address = ciphermq_broker.address
+    original = ciphermq.seal("pay once", keys[1], message_id="first")
+    copies = [original.replace('"first"', f'"copy-{n}"') for n in range(3)]
+    with ciphermq.Sender(**address) as sender:
+        with ciphermq.Receiver(**address, private_key=keys[0], dedupe=True) as receiver:
+            for envelope in (original, *copies[:2]):
+                sender.publish(envelope)
+            message = receiver.receive(timeout=10)
+            assert message is not None and message.message_id == "first"
+            assert receiver.receive(timeout=0.1) is None, "the copies came while the first was in hand"
+            message.ack()
+            sender.publish(copies[2])
+            assert receiver.receive(timeout=0.1) is None
+            eventually(lambda: receiver.receive(timeout=0) is None and receiver.duplicates == 3)
+
+
+def test_a_timeout_holds_while_another_thread_waits(sender: ciphermq.Sender, receiver: ciphermq.Receiver) -> None:
+    got = []
+    thread = threading.Thread(target=lambda: got.append(receiver.receive()))
+    thread.start()
+    eventually(lambda: sender.list_queues()[0]["consumers"] == 1)
+    for _ in range(3):
+        assert receiver.receive(timeout=0.02) is None and receiver.fetch(3, wait=0) == []
+    sender.send("x")
+    thread.join(20)
+    assert got[0].text == "x"
+
+
 def test_two_receivers_share_a_queue(sender: ciphermq.Sender, keys: Keys) -> None:
     options = {"port": _port(sender), "private_key": keys[0]}
     with ciphermq.Receiver(**options) as one, ciphermq.Receiver(**options) as two:
