@@ -1,0 +1,127 @@
+# The two commands of the README are `make demo` and `make test`; `make help` lists the rest.
+# Needs: cargo (rustup.rs), a C compiler for linking, CPython 3.9 or newer with venv. Everything else is set up here.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+# Asked of cargo, so that CARGO_TARGET_DIR and cargo's own configuration hold here too.
+TARGET_DIR = $(shell cargo metadata --no-deps --offline --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+BINARY = $(TARGET_DIR)/debug/ciphermq
+# The Python extension is built by maturin; everything else in one go, with one set of features, so that clippy, tests and
+# the program under test share what is compiled.
+RUST := --workspace --exclude ciphermq-py
+FUZZ_SECONDS ?= 60
+
+say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
+
+.PHONY: help
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+# --- to see it work
+
+# The dev profile: with its optimised dependencies it is quick enough, builds in less than half the time of a release, and
+# `make test` uses the same files.
+.PHONY: demo
+demo: bindings ## encrypted messages from Python through the broker to Python
+	$(call say,broker)
+	cargo build --quiet -p ciphermq-server
+	$(call say,demo)
+	$(VENV_PYTHON) -u examples/demo.py --ciphermq $(BINARY)
+
+# --- to see that it is right
+
+.PHONY: test
+test: check-format check-lints test-rust check-docs check-protocol test-python ## everything CI runs
+	$(call say,all of it passed)
+
+.PHONY: check-format
+check-format: need-cargo
+	$(call say,format)
+	cargo fmt --all --check
+
+.PHONY: check-lints
+check-lints: need-cargo
+	$(call say,clippy)
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# Many sockets are open at once in the tests of limits; they say so when the system does not let them.
+.PHONY: test-rust
+test-rust: need-cargo
+	$(call say,Rust: unit; property; conversation and documentation tests; fuzz corpora)
+	cargo build $(RUST) --all-targets
+	ulimit -n "$$(ulimit -Hn)"; CIPHERMQ_BIN=$(BINARY) cargo test $(RUST)
+
+.PHONY: check-docs
+check-docs: need-cargo
+	$(call say,documentation builds without warnings)
+	RUSTDOCFLAGS="-D warnings" cargo doc $(RUST) --no-deps --quiet
+
+# The protocol crate is bytes and values: no runtime, no clock, any target.
+.PHONY: check-protocol
+check-protocol: need-cargo
+	$(call say,the protocol crate is pure)
+	@if cargo tree -p ciphermq-protocol -e normal --prefix none | grep -E '^(tokio|mio|socket2|rustix|libc) '; then \
+		echo 'ciphermq-protocol must not depend on these'; exit 1; \
+	else echo 'no runtime in its tree'; fi
+	@if [ -d "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" ]; then \
+		cargo check --quiet -p ciphermq-protocol --target wasm32-unknown-unknown && echo 'builds for wasm32'; \
+	else echo 'wasm32-unknown-unknown is not installed: not checked'; fi
+
+.PHONY: test-python
+test-python: bindings
+	$(call say,Python: package; interoperability; clients of 0.2.0 and 1.0.0; examples)
+	[ -x $(BINARY) ] || cargo build --quiet -p ciphermq-server
+	cd py-bindings && CIPHERMQ_BIN=$(BINARY) ../$(VENV_PYTHON) -m pytest
+	CIPHERMQ_BIN=$(BINARY) $(VENV_PYTHON) -m pytest tests/python tests/interop
+	$(VENV_PYTHON) -m mypy.stubtest ciphermq --ignore-missing-stub --concise
+
+.PHONY: audit
+audit: need-cargo ## licences, duplicates, known vulnerabilities (needs the network and cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo 'make audit needs cargo-deny: cargo install --locked cargo-deny'; exit 1; }
+	cargo deny check
+
+.PHONY: fuzz
+fuzz: need-cargo ## every fuzz target for FUZZ_SECONDS (60) seconds (needs cargo-fuzz and a nightly compiler)
+	@command -v cargo-fuzz >/dev/null || { echo 'make fuzz needs cargo-fuzz: cargo install --locked cargo-fuzz'; exit 1; }
+	for target in $$(cargo +nightly fuzz list); do \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+.PHONY: bench
+bench: need-cargo ## the figures of the README
+	cargo run --release -p ciphermq-server --bin ciphermq -- bench
+
+# --- what these need
+
+.PHONY: venv
+venv: $(VENV)/installed ## .venv with the tools for Python
+
+$(VENV)/installed: tests/python/requirements.txt | need-python
+	$(call say,virtual environment)
+	[ -x $(VENV_PYTHON) ] || $(PYTHON) -m venv $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+	touch $@
+
+.PHONY: bindings
+bindings: need-cargo $(VENV)/installed
+	$(call say,Python bindings)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet -m py-bindings/Cargo.toml
+
+.PHONY: need-cargo
+need-cargo:
+	@command -v cargo >/dev/null || { echo 'Rust is missing: install it from https://rustup.rs (version 1.89 or newer)'; exit 1; }
+	@command -v cc >/dev/null || { echo 'A C compiler is missing, Rust links with it: apt-get install gcc libc6-dev'; exit 1; }
+
+.PHONY: need-python
+need-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null \
+		|| { echo 'CPython 3.9 or newer is missing: install it, or name it: make PYTHON=/path/to/python3 ...'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo 'The Python module venv is missing: apt-get install python3-venv'; exit 1; }
