@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -69,5 +70,24 @@ impl Event {
     pub(crate) fn worn_out(queue: &Arc<Queue>, position: Position) -> Option<Event> {
         let to = queue.settings().dead_letter.clone()?;
         Some(Event::Move { queue: Arc::clone(queue), position, to, reason: Reason::Attempts })
+    }
+}
+
+impl fmt::Display for Topology {
+    /// One line for the log, in the words of the original.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Topology::DeclareQueue { name, .. } => write!(f, "Queue {name} declared"),
+            Topology::DeclareExchange { name } => write!(f, "Exchange {name} declared"),
+            Topology::Bind { exchange, queue, key } => {
+                write!(f, "Queue {queue} bound to exchange {exchange} with key {key}")
+            }
+            Topology::Unbind { exchange, queue, key } => {
+                write!(f, "Queue {queue} unbound from exchange {exchange} with key {key}")
+            }
+            Topology::DeleteQueue { name } => write!(f, "Queue {name} deleted"),
+            Topology::DeleteExchange { name } => write!(f, "Exchange {name} deleted"),
+            Topology::Purge { name, .. } => write!(f, "Queue {name} purged"),
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ciphermq_journal::Position;
 use hashbrown::HashMap;
+use tracing::debug;
 
 use crate::model::QueueId;
 use crate::outbox::{Delivery, Notice, Outbox};
@@ -263,6 +264,9 @@ impl Queue {
             let result = change(&mut inner);
             while let Some(assigned) = inner.state.poll_delivery(now) {
                 self.stats.count_delivery(assigned.attempt);
+                if assigned.attempt > 1 {
+                    debug!(queue = &*self.name, "Message {} delivered again", assigned.message.id());
+                }
                 let outbox = inner.outboxes.get(&assigned.connection);
                 let outbox = outbox.expect("a consumer in turn has an outbox: both come and go under this lock");
                 outbox.push(Notice::Delivery(self.delivery(assigned)));

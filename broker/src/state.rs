@@ -162,7 +162,7 @@ impl State {
             delivered,
             acknowledged: now,
         });
-        debug!(id = message.id(), queue = queue.name(), "Message {} acknowledged", message.id());
+        debug!(queue = queue.name(), "Message {} acknowledged", message.id());
     }
 
     fn commit_move(
@@ -186,7 +186,7 @@ impl State {
         self.store_bytes.fetch_add(dead.bytes(), Ordering::Relaxed);
         self.dedupe().relocate(self.hash(message.id()), message.origin());
         self.stats.dead_lettered.fetch_add(1, Ordering::Relaxed);
-        debug!(id = message.id(), from = from.name(), to = &**to, reason = reason.as_str(), "Message dead-lettered");
+        debug!(from = from.name(), to = &**to, reason = reason.as_str(), "Message {} dead-lettered", message.id());
         if !target.push(position, dead.clone(), now) {
             self.unreserve_in(&target, dead.bytes());
         }

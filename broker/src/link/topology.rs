@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ciphermq_journal::Receipt;
-use tracing::debug;
+use tracing::info;
 
 use super::{Link, check_length};
 use crate::event::{Event, Record, Topology};
@@ -154,7 +154,7 @@ impl Link {
     fn change(&mut self, change: Topology, now: Timestamp) -> Result<Returned, Error> {
         self.now = now;
         self.shared.state.check_room(&change)?;
-        debug!(connection = self.connection.id().0, ?change, "topology");
+        info!(connection = self.connection.id().0, "{change}");
         self.records.push(Record { at: now, event: Event::Topology(change) });
         let receipt = self.submit().transpose()?;
         Ok(Returned { receipt, purged: None })

@@ -169,7 +169,7 @@ impl TextSession {
         let publish = Publish { exchange, key, id: named.id(), envelope: named.text() };
         match self.link.publish(publish, now) {
             Ok(()) => {
-                debug!(id = named.id(), exchange, key, "Message published");
+                debug!(exchange, key, "Message {} published", named.id());
                 self.promise(&Reply::Ack(named.id()));
             }
             Err(error) => self.refuse(&error),
@@ -225,7 +225,7 @@ impl TextSession {
         let name = queue.as_str();
         match self.link.subscribe(name, prefetch, now) {
             Ok(()) => {
-                info!(connection = self.link.id().0, queue = name, prefetch, "Consumer registered");
+                info!(connection = self.link.id().0, prefetch, "Consumer registered for queue {name}");
                 self.reply(&Reply::Subscribed);
             }
             // The originals' receivers expect any queue to be there.
