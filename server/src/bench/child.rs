@@ -2,6 +2,7 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 /// A server started by the bench from its own binary; ended when dropped.
 #[derive(Debug)]
@@ -50,6 +51,10 @@ impl ServerProcess {
         ])
     }
 
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Bytes of memory the process holds, as the kernel counts them.
     pub(super) fn resident_bytes(&self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
@@ -58,6 +63,16 @@ impl ServerProcess {
             line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|number| number.parse::<u64>().ok());
         kibibytes.map(|number| number << 10).ok_or_else(|| ErrorKind::InvalidData.into())
     }
+}
+
+/// Processor time a process has used so far, on all cores together; `None` where the kernel does not tell.
+pub(super) fn cpu_time(process: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name in parentheses may hold anything; counted from behind it, user and system time are fields 12 and 13.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11).map_while(|ticks| ticks.parse::<u64>().ok());
+    let ticks = times.next()? + times.next()?;
+    Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
 impl Drop for ServerProcess {
@@ -70,4 +85,22 @@ fn end(child: &mut Child) {
     // It holds nothing that would need an orderly end; one that has ended already is fine.
     drop(child.kill());
     drop(child.wait());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let own = || cpu_time(std::process::id());
+        let Some(before) = own() else { return };
+        let enough = before + Duration::from_millis(30);
+        let mut work = 0_u64;
+        while own().is_some_and(|now| now < enough) {
+            work = (0..100_000).fold(work, |sum, n| std::hint::black_box(sum ^ n));
+        }
+        assert!(own().is_some_and(|now| now >= enough));
+        assert_eq!(cpu_time(u32::MAX), None);
+    }
 }

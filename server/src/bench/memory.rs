@@ -9,7 +9,7 @@ use super::wire::Wire;
 /// What a broker takes for `count` queued messages.
 pub(super) fn queued(template: &Template, count: u64) -> io::Result<MemoryRow> {
     let broker = ServerProcess::broker()?;
-    let mut stage = Stage::open(broker.address)?;
+    let mut stage = Stage::open(broker.address, None)?;
     let before_bytes = broker.resident_bytes()?;
     let payload_bytes = stage.fill_for_good(template, count)?;
     row("queued", count, payload_bytes, before_bytes, &broker)

@@ -84,7 +84,7 @@ fn measure(options: &Bench) -> io::Result<()> {
     let address = options.server.or(child.as_ref().map(|child| child.address)).ok_or(io::ErrorKind::NotFound)?;
     let bare = Bare::start(measures(Mode::Echo))?;
     let key = PrivateKey::generate(KEY_BITS).map_err(io::Error::other)?;
-    let mut stage = Stage::open(address)?;
+    let mut stage = Stage::open(address, child.as_ref().map(ServerProcess::id))?;
 
     let cores = thread::available_parallelism().map_or(1, usize::from);
     report.note(&format!(

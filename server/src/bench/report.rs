@@ -16,6 +16,8 @@ pub(super) struct Row {
     pub(super) window: usize,
     pub(super) messages: u64,
     pub(super) messages_per_second: f64,
+    /// Processor time of the broker for each message; hardly moved by what else the machine does.
+    pub(super) broker_cpu_us: Option<f64>,
     #[serde(flatten)]
     pub(super) latency: Option<Latency>,
 }
@@ -64,8 +66,8 @@ impl Report {
 
     pub(super) fn head(&self) -> io::Result<()> {
         self.note(&format!(
-            "{:<12}{:>10}{:>8}{:>7}{:>8}{:>14}{:>12}{:>12}{:>12}",
-            "mode", "plaintext", "line", "conns", "window", "messages/s", "p50 us", "p99 us", "p99.9 us"
+            "{:<12}{:>10}{:>8}{:>7}{:>8}{:>14}{:>12}{:>12}{:>12}{:>12}",
+            "mode", "plaintext", "line", "conns", "window", "messages/s", "cpu us/msg", "p50 us", "p99 us", "p99.9 us"
         ))
     }
 
@@ -82,10 +84,14 @@ impl Report {
             row.window,
             thousands(row.messages_per_second)
         );
+        match row.broker_cpu_us {
+            Some(us) => text.push_str(&format!("{us:>12.2}")),
+            None => text.push_str(&format!("{:>12}", "")),
+        }
         if let Some(Latency { p50_us, p99_us, p999_us }) = row.latency {
             text.push_str(&format!("{p50_us:>12.1}{p99_us:>12.1}{p999_us:>12.1}"));
         }
-        self.write(&text)
+        self.write(text.trim_end())
     }
 
     pub(super) fn memory(&self, row: &MemoryRow) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use super::child::cpu_time;
 use super::echo::Echo;
 use super::histogram::Histogram;
 use super::lanes::{self, Backlog, Course, Tally};
@@ -19,6 +20,8 @@ const ECHO_BYTES_MAX: usize = 1 << 20;
 const WARM_UP: u32 = 5;
 /// How long consumers may take for what is left when the publishers have stopped.
 const REST: Duration = Duration::from_secs(30);
+/// Messages a publisher of an end-to-end run may be ahead of the consumers, whatever its window.
+const UNDER_WAY_MIN: usize = 64;
 /// Unsettled deliveries of a consumer.
 const PREFETCH: usize = 256;
 /// The exchange every broker has.
@@ -40,35 +43,45 @@ pub(super) struct Stage {
     address: SocketAddr,
     control: Wire,
     run: u32,
+    /// The broker, if it is ours to look at.
+    process: Option<u32>,
 }
 
 impl Stage {
-    pub(super) fn open(address: SocketAddr) -> io::Result<Stage> {
+    /// A broker at `address`; `process` is its id if it runs on this machine.
+    pub(super) fn open(address: SocketAddr, process: Option<u32>) -> io::Result<Stage> {
         // Ids of an earlier bench against the same broker would be taken for repetitions.
         let (run, ..) = uuid::Uuid::new_v4().as_fields();
-        Ok(Stage { address, control: Wire::open(address)?, run })
+        Ok(Stage { address, control: Wire::open(address)?, run, process })
     }
 
     /// Messages per second and time to the ACK, nobody consuming.
     pub(super) fn publish(&mut self, cell: Cell<'_>) -> io::Result<Row> {
         let queue = self.make_queue()?;
-        let tallies = self.publish_lanes(&queue, cell, None);
+        let messages_max = STORED_BYTES_MAX / self.line_bytes(&queue, cell) / cell.connections;
+        let course = course(cell, messages_max as u64);
+        let cpu = self.cpu_time();
+        let tallies = self.publish_lanes(&queue, cell, &course, None);
+        let cpu = self.cpu_time().zip(cpu);
         self.drop_queue(&queue)?;
-        Ok(row("publish", cell, self.line_bytes(&queue, cell), &tallies?))
+        Ok(row("publish", cell, self.line_bytes(&queue, cell), &tallies?, cpu))
     }
 
     /// Messages per second and time from publish to delivery: as many consumers as publishers on one queue.
     pub(super) fn end_to_end(&mut self, cell: Cell<'_>) -> io::Result<Row> {
         let queue = self.make_queue()?;
         let course = course(cell, u64::MAX);
-        // Twice what may be unacknowledged, so that publishers do not wait for consumers message by message.
-        let backlog = Backlog::new((cell.connections * cell.window * 2) as u64, 0);
+        // More than may be unacknowledged, so that publishers do not wait for consumers message by message.
+        let under_way_max = cell.connections * (cell.window * 2).max(UNDER_WAY_MIN);
+        let backlog = Backlog::new(under_way_max as u64, 0);
         let wires = self.subscribe(&queue, cell.connections)?;
+        let cpu = self.cpu_time();
         let received = consume_while(wires, &course, &backlog, || {
-            self.publish_lanes_on(&queue, cell, &course, Some(&backlog)).map(drop)
+            self.publish_lanes(&queue, cell, &course, Some(&backlog)).map(drop)
         });
+        let cpu = self.cpu_time().zip(cpu);
         self.drop_queue(&queue)?;
-        Ok(row("end-to-end", cell, self.line_bytes(&queue, cell), &received?))
+        Ok(row("end-to-end", cell, self.line_bytes(&queue, cell), &received?, cpu))
     }
 
     /// Messages per second out of a queue that was filled before.
@@ -80,7 +93,9 @@ impl Stage {
         let course = whole(messages);
         let backlog = Backlog::new(messages, messages);
         let wires = self.subscribe(&queue, cell.connections)?;
+        let cpu = self.cpu_time();
         let received = consume_while(wires, &course, &backlog, || Ok(()));
+        let cpu = self.cpu_time().zip(cpu);
         self.drop_queue(&queue)?;
         let received = received?;
         let last = received.iter().map(|tally| tally.last_nanos).max().unwrap_or(0);
@@ -90,7 +105,7 @@ impl Stage {
             messages,
             messages_per_second: per_second,
             latency: None,
-            ..row("drain", cell, line_bytes, &received)
+            ..row("drain", cell, line_bytes, &received, cpu)
         })
     }
 
@@ -99,7 +114,7 @@ impl Stage {
         let cell = Cell { template, plaintext_bytes: 0, connections: 1, window: PREFETCH, time: Duration::MAX };
         let course =
             Course { clock: RunClock(Instant::now()), from_nanos: 0, until_nanos: u64::MAX, messages_max: messages };
-        self.publish_lanes_on(queue, cell, &course, None).map(drop)
+        self.publish_lanes(queue, cell, &course, None).map(drop)
     }
 
     /// Fills a queue that stays, for measuring memory. Bytes of all envelopes.
@@ -109,12 +124,11 @@ impl Stage {
         Ok(messages * template.envelope.len() as u64)
     }
 
-    fn publish_lanes(&mut self, queue: &str, cell: Cell<'_>, backlog: Option<&Backlog>) -> io::Result<Vec<Tally>> {
-        let messages_max = STORED_BYTES_MAX / self.line_bytes(queue, cell) / cell.connections;
-        self.publish_lanes_on(queue, cell, &course(cell, messages_max as u64), backlog)
+    fn cpu_time(&self) -> Option<Duration> {
+        self.process.and_then(cpu_time)
     }
 
-    fn publish_lanes_on(
+    fn publish_lanes(
         &self,
         queue: &str,
         cell: Cell<'_>,
@@ -163,7 +177,7 @@ pub(super) fn echo(address: SocketAddr, echo: Echo, cell: Cell<'_>) -> io::Resul
         Echo::Ack => ("echo ack", b"ACK "),
     };
     let tallies = publish_all(wires, &target, 0, reply, cell, &course(cell, u64::MAX), None)?;
-    Ok(row(mode, cell, line_bytes, &tallies))
+    Ok(row(mode, cell, line_bytes, &tallies, None))
 }
 
 fn open(count: usize, one: impl Fn() -> io::Result<Wire>) -> io::Result<Vec<Wire>> {
@@ -248,10 +262,19 @@ fn collect(lanes: Vec<ScopedJoinHandle<'_, io::Result<Tally>>>) -> io::Result<Ve
     lanes.into_iter().map(|lane| lane.join().map_err(|_| io::Error::other("a bench thread panicked"))?).collect()
 }
 
-fn row(mode: &'static str, cell: Cell<'_>, line_bytes: usize, tallies: &[Tally]) -> Row {
+/// `cpu` is the broker's processor time after and before all messages of the run.
+fn row(
+    mode: &'static str,
+    cell: Cell<'_>,
+    line_bytes: usize,
+    tallies: &[Tally],
+    cpu: Option<(Duration, Duration)>,
+) -> Row {
     let mut latency = Histogram::new();
     tallies.iter().for_each(|tally| latency.add(&tally.latency));
     let messages = tallies.iter().map(|tally| tally.count).sum();
+    let total: u64 = tallies.iter().map(|tally| tally.total).sum();
+    let broker_cpu_us = cpu.map(|(after, before)| (after - before).as_secs_f64() * 1e6 / total.max(1) as f64);
     let first = tallies.iter().map(|tally| tally.first_nanos).min().unwrap_or(0);
     let last = tallies.iter().map(|tally| tally.last_nanos).max().unwrap_or(0);
     let nanos = last.saturating_sub(first).max(1);
@@ -263,6 +286,7 @@ fn row(mode: &'static str, cell: Cell<'_>, line_bytes: usize, tallies: &[Tally])
         window: cell.window,
         messages,
         messages_per_second: messages as f64 / Duration::from_nanos(nanos).as_secs_f64(),
+        broker_cpu_us,
         latency: Some(Latency::from(&latency)),
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn rows(key: &PrivateKey, plaintext_bytes: usize, time: Duration) -> 
         window: 0,
         messages,
         messages_per_second,
+        broker_cpu_us: None,
         latency: None,
     };
     Ok([row("seal", sealed), row("open", opened)])
