@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from ciphermq import aio
 from ciphermq.testing import Broker
 
-from conftest import Keys
+from conftest import Keys, eventually
 
 LIMIT = 60.0
 
@@ -244,7 +245,9 @@ def test_a_loop_that_closes_over_a_wait_is_no_harm(address: dict, keys: Keys) ->
 
     for _ in range(5):
         asyncio.run(leave_behind())
+    gc.collect()
     with ciphermq.Sender(**address, public_key=keys[1]) as sender:
+        eventually(lambda: sender.list_queues()[0]["consumers"] == 0)
         sender.send("x")
         with ciphermq.Receiver(**address, private_key=keys[0]) as receiver:
             assert receiver.receive(timeout=10).text == "x"
