@@ -17,6 +17,8 @@ pub(crate) struct Failure(Box<Fault>);
 
 struct Fault {
     error: Error,
+    /// Instead of the error's own.
+    text: Option<&'static str>,
     message_id: Option<String>,
     message: Option<Received>,
     confirmed: Option<Vec<String>>,
@@ -24,7 +26,7 @@ struct Fault {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self(Box::new(Fault { error, message_id: None, message: None, confirmed: None }))
+        Self(Box::new(Fault { error, text: None, message_id: None, message: None, confirmed: None }))
     }
 }
 
@@ -35,6 +37,12 @@ impl From<ErrorKind> for Failure {
 }
 
 impl Failure {
+    /// With a text that says more than the error does.
+    pub(crate) fn because(mut self, text: &'static str) -> Self {
+        self.0.text = Some(text);
+        self
+    }
+
     /// With the id of the message it is about.
     pub(crate) fn of(mut self, message_id: &str) -> Self {
         self.0.message_id = Some(message_id.to_owned());
@@ -63,8 +71,8 @@ impl Failure {
     }
 
     pub(crate) fn into_exception(self, py: Python<'_>) -> PyErr {
-        let Fault { error, message_id, message, confirmed } = *self.0;
-        let exception = exception(py, &error);
+        let Fault { error, text, message_id, message, confirmed } = *self.0;
+        let exception = exception(py, &error, text.map_or_else(|| error.to_string(), str::to_owned));
         let details = || -> PyResult<()> {
             let value = exception.value(py);
             if let ErrorKind::Refused { code, .. } = error.kind() {
@@ -98,8 +106,7 @@ pub(crate) fn forked() -> PyErr {
     Python::attach(|py| class(py, "ForkError", FORKED.to_owned()))
 }
 
-fn exception(py: Python<'_>, error: &Error) -> PyErr {
-    let text = error.to_string();
+fn exception(py: Python<'_>, error: &Error, text: String) -> PyErr {
     match error.kind() {
         ErrorKind::Malformed { .. } | ErrorKind::Unsupported { .. } => class(py, "EnvelopeError", text),
         ErrorKind::TooLarge { .. } => class(py, "EnvelopeError", format!("{text}; send it in parts")),

@@ -125,8 +125,7 @@ impl Drop for Lease {
 }
 
 fn settled_before() -> Failure {
-    // The kind tells a program what it needs to know: this lease is no more.
-    ErrorKind::LeaseLost.into()
+    Failure::from(ErrorKind::LeaseLost).because("this message was settled before, once is enough")
 }
 
 /// How a message in hand is recognised when it comes again.

@@ -75,10 +75,12 @@ impl Subscription {
             let mut messages = Vec::new();
             let mut wait = wait;
             while messages.len() < max {
-                let Some(mut state) = inbox.filled(wait, process).await? else { break };
-                if state.opened.is_empty() {
-                    break;
-                }
+                let mut state = match inbox.filled(wait, process).await {
+                    Ok(Some(state)) if !state.opened.is_empty() => state,
+                    // What has come is handed over; the next call meets the fault again.
+                    Err(failure) if messages.is_empty() => return Err(failure),
+                    _ => break,
+                };
                 state.take(max, &mode, &mut messages)?;
                 if state.is_failure_next() {
                     break;

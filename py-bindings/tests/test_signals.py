@@ -59,7 +59,7 @@ def test_ctrl_c_interrupts(ciphermq_broker: Broker, keys: Keys, tmp_path: Path, 
         interrupted = time.monotonic()
         os.kill(program.pid, signal.SIGINT)
         assert program.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - interrupted < 2
+        assert time.monotonic() - interrupted < 5
         program.stdin.close()
         assert program.wait(20) == 0
 

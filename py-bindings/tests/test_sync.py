@@ -113,7 +113,7 @@ def test_with_acks_on_success_and_gives_back_on_an_error(sender: ciphermq.Sender
             with message as same:
                 assert same is message
     assert receiver.receive(timeout=0) is None
-    with pytest.raises(ciphermq.LeaseLost):
+    with pytest.raises(ciphermq.LeaseLost, match="settled before"):
         message.ack()
 
 
