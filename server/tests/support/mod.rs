@@ -40,7 +40,17 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start(arguments: &[&str]) -> Broker {
-        let mut command = ciphermq();
+        Broker::from(ciphermq(), arguments)
+    }
+
+    /// A broker that may open so many files and no more.
+    pub(crate) fn with_open_files(files: u32, arguments: &[&str]) -> Broker {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_ciphermq")]);
+        Broker::from(shell, arguments)
+    }
+
+    fn from(mut command: Command, arguments: &[&str]) -> Broker {
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
