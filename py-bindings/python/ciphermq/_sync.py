@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Deque, Iterable, Iterator, List, Optional, Tuple, Type, TypeVar
+from typing import Deque, List, Optional, Tuple, Type, TypeVar
 
 from ciphermq import _types
 from ciphermq._native import Batch, Connection, Message, PrivateKey, PublicKey

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, List, Optional, TypedDict, Union
+import typing
+from typing import List, Optional, Union
 
 Plaintext = Union[str, bytes, bytearray, memoryview]
 """What can be sealed: text (as UTF-8) or bytes."""
@@ -12,7 +13,7 @@ Dedupe = Union[None, bool, str, "os.PathLike[str]"]
 """What a receiver remembers: nothing, `True` (until the process ends), or the path of a file."""
 
 
-class QueueInfo(TypedDict):
+class QueueInfo(typing.TypedDict):
     """A queue, as the broker shows it. Times are seconds."""
 
     queue: str
@@ -28,7 +29,7 @@ class QueueInfo(TypedDict):
     max_bytes: int
 
 
-class ExchangeInfo(TypedDict):
+class ExchangeInfo(typing.TypedDict):
     """An exchange, as the broker shows it."""
 
     exchange: str
@@ -36,7 +37,7 @@ class ExchangeInfo(TypedDict):
     bindings: int
 
 
-class BindingInfo(TypedDict):
+class BindingInfo(typing.TypedDict):
     """A binding, as the broker shows it."""
 
     exchange: str
@@ -44,7 +45,7 @@ class BindingInfo(TypedDict):
     routing_key: str
 
 
-class CopyStatus(TypedDict):
+class CopyStatus(typing.TypedDict):
     """A message in one queue. `status` is `Sent`, `Delivered` or `Acknowledged`; times are seconds since 1970."""
 
     exchange: str
@@ -56,14 +57,14 @@ class CopyStatus(TypedDict):
     acknowledged: Optional[float]
 
 
-class MessageStatus(TypedDict):
+class MessageStatus(typing.TypedDict):
     """Where a message is: one entry for each queue it was put into."""
 
     message_id: str
     copies: List[CopyStatus]
 
 
-Stats = dict[str, Any]
+Stats = dict[str, typing.Any]
 """The broker's statistics; docs/protocol.md, section 5.4, says what is in it."""
 
 DEFAULT_HOST = "127.0.0.1"

@@ -15,9 +15,11 @@ safe: a message that has come meanwhile goes back to its queue.
 from __future__ import annotations
 
 import itertools
+import typing
 from collections import deque
+from collections.abc import Iterable
 from types import TracebackType
-from typing import AsyncIterator, Deque, Iterable, List, Optional, Tuple, Type, TypeVar
+from typing import Deque, List, Optional, Tuple, Type, TypeVar
 
 from ciphermq import _types
 from ciphermq._native import AsyncMessage as Message
@@ -373,7 +375,7 @@ class Receiver(_Connected):
         """
         return await self._subscription.fetch(n, wait)
 
-    def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> typing.AsyncIterator[Message]:
         return self
 
     async def __anext__(self) -> Message:

@@ -5,10 +5,11 @@ Texts say what to do next. They never hold a part of a message or of a key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional, Sequence, Union
+import typing
+from typing import Optional, Union
 
-if TYPE_CHECKING:
-    from ciphermq import Message, aio
+if typing.TYPE_CHECKING:
+    import ciphermq.aio
 
 __all__ = [
     "CipherMQError",
@@ -34,7 +35,7 @@ class CipherMQError(Exception):
     message_id: Optional[str] = None
     """The message it is about, if it is about one that was published or settled."""
 
-    confirmed: Sequence[str] = ()
+    confirmed: typing.Sequence[str] = ()
     """From `send_many`: the ids that the broker has confirmed all the same."""
 
 
@@ -72,21 +73,21 @@ class Closed(CipherMQError):
 class DecryptError(CipherMQError, ValueError):
     """The message does not open with this key. Every cause looks the same on purpose."""
 
-    message: Optional[Union[Message, aio.Message]] = None
+    message: Optional[Union[ciphermq.Message, ciphermq.aio.Message]] = None
     """On receiving: the message, still to be settled (`reject` moves it to the dead-letter queue)."""
 
 
 class EnvelopeError(CipherMQError, ValueError):
     """Not an envelope, or one of a kind or size this package does not handle; no key was touched."""
 
-    message: Optional[Union[Message, aio.Message]] = None
+    message: Optional[Union[ciphermq.Message, ciphermq.aio.Message]] = None
     """On receiving: the message, still to be settled."""
 
 
 class Throttled(CipherMQError):
     """Too many messages failed to open lately, so this one was not tried; release it and try later."""
 
-    message: Optional[Union[Message, aio.Message]] = None
+    message: Optional[Union[ciphermq.Message, ciphermq.aio.Message]] = None
     """On receiving: the message, still to be settled."""
 
 

@@ -11,8 +11,9 @@ Without pytest, `Broker` is a context manager.
 
 from __future__ import annotations
 
+import typing
 from types import TracebackType
-from typing import Any, Dict, Optional, Type
+from typing import Dict, Optional, Type
 
 from ciphermq import _native
 
@@ -41,7 +42,7 @@ class Broker:
         return self._core.port
 
     @property
-    def address(self) -> Dict[str, Any]:
+    def address(self) -> Dict[str, typing.Any]:
         """`host` and `port`, as arguments: `Sender(**broker.address, public_key=…)`."""
         return {"host": self.host, "port": self.port}
 
