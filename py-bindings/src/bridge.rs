@@ -50,6 +50,10 @@ impl Bridge {
         T: for<'a> IntoPyObject<'a> + Send + 'static,
     {
         let process = Process::current(py)?;
+        if process.gate.is_closed() {
+            // Nobody would tell the loop that it is done.
+            return Err(PyRuntimeError::new_err("the interpreter is ending; use ciphermq without asyncio in atexit"));
+        }
         let end = self.end(py)?.clone();
         let awaitable = end.event_loop.bind(py).call_method0(intern!(py, "create_future"))?;
         let mut future = Box::pin(future);
@@ -82,13 +86,13 @@ impl Bridge {
 
 impl End {
     /// Called on a thread of the runtime, which must not wait for the interpreter.
-    fn push(self: Arc<Self>, process: &Process, done: Done) {
+    fn push(self: Arc<Self>, process: &'static Process, done: Done) {
         let mut waiting = self.lock();
         waiting.push(done);
         let is_first = waiting.len() == 1;
         drop(waiting);
         if is_first {
-            process.runtime.spawn_blocking(move || Python::try_attach(|py| self.tell(py)));
+            process.runtime.spawn_blocking(move || process.gate.enter(|py| self.tell(py)));
         }
     }
 

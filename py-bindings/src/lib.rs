@@ -53,8 +53,10 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        use pyo3::prelude::PyModuleMethods;
+        use pyo3::prelude::{PyAnyMethods, PyModuleMethods};
         crate::logging::install();
+        let close_gate = pyo3::wrap_pyfunction!(crate::process::close_gate, module)?;
+        module.py().import("atexit")?.call_method1("register", (close_gate,))?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -16,6 +17,8 @@ use pyo3::sync::PyOnceLock;
 use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::process::Gate;
 
 /// Events that wait for the interpreter; further ones are dropped.
 const WAITING_MAX: usize = 1024;
@@ -52,9 +55,9 @@ pub(crate) fn read_level(py: Python<'_>) -> PyResult<()> {
 }
 
 /// The thread that logs what the threads of one runtime send.
-pub(crate) fn start_sink() -> std::io::Result<LogSink> {
+pub(crate) fn start_sink(gate: Arc<Gate>) -> std::io::Result<LogSink> {
     let (sink, records) = sync_channel(WAITING_MAX);
-    std::thread::Builder::new().name("ciphermq-log".into()).spawn(move || log_all(&records))?;
+    std::thread::Builder::new().name("ciphermq-log".into()).spawn(move || log_all(&records, &gate))?;
     Ok(LogSink(sink))
 }
 
@@ -84,10 +87,9 @@ pub(crate) fn flush(py: Python<'_>) {
     IS_LOGGING.set(false);
 }
 
-fn log_all(records: &Receiver<Record>) {
+fn log_all(records: &Receiver<Record>, gate: &Gate) {
     while let Ok(record) = records.recv() {
-        if Python::try_attach(|py| log(py, &record)).is_none() {
-            // The interpreter is ending.
+        if !gate.enter(|py| log(py, &record)) {
             return;
         }
     }

@@ -301,7 +301,7 @@ print("leaving", flush=True)
 
 
 def test_a_program_that_closes_nothing_ends_cleanly(ciphermq_broker: Broker) -> None:
-    for queue in ("one", "two", "three"):
+    for queue in ("q1", "q2", "q3", "q4", "q5", "q6"):
         command = [sys.executable, "-c", LEFT_OPEN, str(ciphermq_broker.port), queue]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
