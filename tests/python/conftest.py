@@ -52,9 +52,15 @@ def start_broker(ciphermq_binary, tmp_path):
         broker.kill()
 
 
+# A 0.2.0 receiver that the system does not let run for longer than the pause (5 ms by default) takes a confirmation and the
+# next message for one line, and loses the message until its lease is over. Seen once in six runs of k14 on two busy cores, so
+# the tests leave it more time, as docs/protocol.md section 8 lets the operator of a busy machine do.
+LEGACY_PAUSE = ("--legacy-pause-ms", "100")
+
+
 @pytest.fixture
 def broker(start_broker):
-    return start_broker()
+    return start_broker(*LEGACY_PAUSE)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import time
 
 import ciphermq
 import pytest
-from conftest import LEGACY_CLIENTS, eventually
+from conftest import LEGACY_CLIENTS, LEGACY_PAUSE, eventually
 
 SENDER_020 = LEGACY_CLIENTS / "sender_020.py"
 RECEIVER_020 = LEGACY_CLIENTS / "receiver_020.py"
@@ -108,7 +108,7 @@ def test_k08_a_killed_receivers_message_reaches_the_next_one_at_once(broker, sta
 def test_k09_a_message_for_another_key_lets_others_pass_and_ends_in_the_dead_letter_queue(
     start_broker, start_client, workplace, legacy_messages
 ):
-    broker = start_broker("--lease-ms", "500", "--max-attempts", "2")
+    broker = start_broker(*LEGACY_PAUSE, "--lease-ms", "1000", "--max-attempts", "2")
     _, stranger = ciphermq.generate_keypair()
     poison = json.loads(ciphermq.seal("for somebody else", stranger))
     good = legacy_messages(3)
