@@ -4,15 +4,17 @@ use std::time::Instant as StdInstant;
 
 use ciphermq_broker::Broker;
 use ciphermq_journal::Doorbell;
+use ciphermq_protocol::limits::READ_BYTES;
 use ciphermq_protocol::{Code, Decoder};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
-use tracing::{debug, info};
+use tracing::info;
 
 use crate::clock::Clock;
-use crate::counters::Counters;
+use crate::counters::{Counters, InputClaim};
+use crate::limits::INPUT_BYTES_TOTAL_MAX;
 use crate::session::{OUTPUT_BYTES_MAX, Received, TextSession, Transmitted};
 
 /// What every connection of a server shares.
@@ -49,17 +51,17 @@ pub(crate) async fn drive(stream: TcpStream, broker: &Broker, context: Arc<Conne
     let bell = Arc::new(Doorbell::new());
     let link = broker.connect(Arc::clone(&bell));
     let connection = link.id().0;
-    context.counters.connection_opened();
+    let _counted = context.counters.connected_guard();
     let peer = stream.peer_addr().map_or_else(|_| "gone".to_owned(), |peer| peer.to_string());
     info!(connection, peer, "Client connected");
     let session = TextSession::new(link, Arc::clone(&context));
     let input = Decoder::new(context.limits.max_line);
     let shutdown = context.shutdown.clone();
-    let mut driver = Driver { stream, session, input, output: Output::default(), bell, shutdown, context };
+    let claim = context.counters.input_claim();
+    let mut driver = Driver { stream, session, input, claim, output: Output::default(), bell, shutdown, context };
     let end = driver.run().await;
     let Driver { session, context, .. } = driver;
     session.close(context.clock.now());
-    context.counters.connection_closed();
     match end {
         Ok(reason) => info!(connection, reason, "Client disconnected"),
         Err(error) => info!(connection, %error, "Client disconnected"),
@@ -70,6 +72,7 @@ struct Driver {
     stream: TcpStream,
     session: TextSession,
     input: Decoder,
+    claim: InputClaim,
     output: Output,
     bell: Arc<Doorbell>,
     shutdown: watch::Receiver<bool>,
@@ -90,7 +93,12 @@ enum Woken {
     Socket(tokio::io::Ready),
     Bell,
     Shutdown,
-    Time,
+    /// A delivery may be due.
+    Pace,
+    /// The peer has taken nothing for too long.
+    Slow,
+    /// Nothing happened for a while.
+    Idle,
 }
 
 impl Driver {
@@ -98,27 +106,34 @@ impl Driver {
     async fn run(&mut self) -> io::Result<&'static str> {
         let mut peer_ended = false;
         loop {
+            // A peer that always has something to read or to hear must not keep the others waiting.
+            tokio::task::coop::consume_budget().await;
             let (received, transmitted) = self.work();
             self.output.send(&self.stream)?;
             if self.session.is_finished() && self.output.is_empty() {
                 return Ok(if peer_ended { "end of input" } else { "closed by us" });
             }
+            // Everything that came before the end of input has been read.
+            if peer_ended && received == Received::All && !self.session.is_ending() {
+                self.session.end();
+                continue;
+            }
             // What stopped the session has gone out: go on. Nobody will ring for what it already knows.
             let more_to_do = received == Received::Part && self.wants_input();
             let more_to_say = transmitted == Transmitted::Part && self.output.len() < OUTPUT_BYTES_MAX;
             if more_to_do || more_to_say {
-                tokio::task::coop::consume_budget().await;
                 continue;
             }
             match self.wait(!peer_ended).await? {
                 Woken::Socket(ready) if ready.is_readable() && !peer_ended => peer_ended = self.read()?,
-                Woken::Shutdown => self.say_closing(Code::ShuttingDown, "the server is stopping; connect again"),
-                Woken::Time => self.check_time()?,
-                Woken::Socket(_) | Woken::Bell => {}
-            }
-            if peer_ended {
-                self.work();
-                self.session.end();
+                Woken::Shutdown => {
+                    self.session.end_because(Code::ShuttingDown, "the server is stopping; connect again");
+                }
+                Woken::Slow => {
+                    return Err(io::Error::new(ErrorKind::TimedOut, "SLOW_READER: took no output for too long"));
+                }
+                Woken::Idle => self.give_back_buffers(),
+                Woken::Socket(_) | Woken::Bell | Woken::Pace => {}
             }
         }
     }
@@ -127,7 +142,7 @@ impl Driver {
     fn work(&mut self) -> (Received, Transmitted) {
         let now = self.context.clock.now();
         if self.session.is_taken_over() {
-            self.say_closing(Code::TakenOver, "another connection opened this session");
+            self.session.end_because(Code::TakenOver, "another connection opened this session");
         }
         let mut received = Received::Part;
         if self.output.len() < OUTPUT_BYTES_MAX {
@@ -136,7 +151,8 @@ impl Driver {
             self.context.counters.record(self.session.take_tally(), started.elapsed());
         }
         self.output.forget_sent();
-        let transmitted = self.session.transmit(&mut self.output.bytes, now);
+        let unsent = self.output.len();
+        let transmitted = self.session.transmit(&mut self.output.bytes, unsent, now);
         (received, transmitted)
     }
 
@@ -145,29 +161,36 @@ impl Driver {
     }
 
     async fn wait(&mut self, may_read: bool) -> io::Result<Woken> {
-        let now = self.context.clock.now();
-        let pace = self.session.poll_timeout(now).map(|at| self.context.clock.instant(at));
-        let slow = self.output.stalled.map(|since| since + self.slow_reader());
-        let idle =
-            (self.input.capacity() + self.output.bytes.capacity() > IDLE_BYTES).then(|| Instant::now() + IDLE_SHRINK);
-        let deadline = [pace, slow, idle].into_iter().flatten().min();
         let interest = match (may_read && self.wants_input(), !self.output.is_empty()) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
             (false, true) => Some(Interest::WRITABLE),
             (false, false) => None,
         };
+        let deadline = self.next_deadline();
         let bell = std::future::poll_fn(|context| self.bell.poll_rung(context));
         tokio::select! {
             biased;
+            // An error means the sender is gone, which only happens at the end of the server.
+            _ = self.shutdown.wait_for(|stopping| *stopping), if !self.session.is_ending() => Ok(Woken::Shutdown),
             () = bell => Ok(Woken::Bell),
             ready = self.stream.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => {
                 Ok(Woken::Socket(ready?))
             }
-            // An error means the sender is gone, which only happens at the end of the server.
-            _ = self.shutdown.wait_for(|stopping| *stopping), if !self.session.is_ending() => Ok(Woken::Shutdown),
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Ok(Woken::Time),
+            woken = at(deadline) => Ok(woken),
         }
+    }
+
+    /// The earliest time at which something must be done though nothing happened.
+    fn next_deadline(&self) -> Option<(Instant, Woken)> {
+        let now = self.context.clock.now();
+        let slow = self.output.stalled.map(|since| (since + self.slow_reader(), Woken::Slow));
+        // With output waiting no delivery is due: writing it will wake us.
+        let pace = self.session.poll_timeout(now).filter(|_| self.output.is_empty());
+        let pace = pace.map(|at| (self.context.clock.instant(at), Woken::Pace));
+        let is_large = self.input.capacity() + self.output.bytes.capacity() > IDLE_BYTES;
+        let idle = is_large.then(|| (Instant::now() + IDLE_SHRINK, Woken::Idle));
+        [slow, pace, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// True when the peer has ended its side.
@@ -176,30 +199,27 @@ impl Driver {
             Ok(0) => Ok(true),
             Ok(count) => {
                 self.input.advance(count);
-                Ok(false)
+                self.claim_input()
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn check_time(&mut self) -> io::Result<()> {
-        if self.output.stalled.is_some_and(|since| since.elapsed() >= self.slow_reader()) {
-            return Err(io::Error::new(ErrorKind::TimedOut, "SLOW_READER: took nothing of its output for too long"));
+    /// Long lines of many connections together must not take all memory.
+    fn claim_input(&mut self) -> io::Result<bool> {
+        let capacity = self.input.capacity();
+        if self.claim.set(capacity) > INPUT_BYTES_TOTAL_MAX && capacity > READ_BYTES {
+            return Err(io::Error::new(ErrorKind::OutOfMemory, "too many long lines at a time, over all connections"));
         }
-        if self.output.is_empty() && !self.input.is_mid_line() {
-            debug!("giving back the buffers of a quiet connection");
-            self.input.shrink();
-            self.output = Output::default();
-        }
-        Ok(())
+        Ok(false)
     }
 
-    /// Whatever was answered has gone out before; nothing more is read.
-    fn say_closing(&mut self, code: Code, text: &str) {
-        if !self.session.is_ending() {
-            self.session.end();
-            self.session.closing(&mut self.output.bytes, code, text);
+    fn give_back_buffers(&mut self) {
+        if self.output.is_empty() && !self.input.is_mid_line() {
+            self.input.shrink();
+            self.output = Output::default();
+            self.claim.set(self.input.capacity());
         }
     }
 
@@ -245,5 +265,15 @@ impl Output {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
+    }
+}
+
+async fn at(deadline: Option<(Instant, Woken)>) -> Woken {
+    match deadline {
+        Some((instant, woken)) => {
+            sleep_until(instant).await;
+            woken
+        }
+        None => std::future::pending().await,
     }
 }

@@ -1,10 +1,13 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What the process counts beside the broker: connections, and how long requests take.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     connected: AtomicU64,
+    /// Memory of all input buffers.
+    input_bytes: AtomicUsize,
     commands: [CommandTime; Verb::ALL.len()],
 }
 
@@ -83,18 +86,55 @@ impl Tally {
     }
 }
 
+/// One open connection.
+pub(crate) struct ConnectedGuard(Arc<Counters>);
+
+/// The input memory of one connection, given back when it ends.
+pub(crate) struct InputClaim {
+    counters: Arc<Counters>,
+    bytes: usize,
+}
+
+impl InputClaim {
+    /// The connection holds this much now; returns what all hold together.
+    pub(crate) fn set(&mut self, bytes: usize) -> usize {
+        let total = &self.counters.input_bytes;
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes >= before {
+            total.fetch_add(bytes - before, Ordering::Relaxed) + (bytes - before)
+        } else {
+            total.fetch_sub(before - bytes, Ordering::Relaxed) - (before - bytes)
+        }
+    }
+}
+
+impl Drop for InputClaim {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl Drop for ConnectedGuard {
+    fn drop(&mut self) {
+        self.0.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Counters {
     /// Open connections.
     pub(crate) fn connected(&self) -> u64 {
         self.connected.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn connection_opened(&self) {
+    /// Counts a connection for as long as the guard lives, also when its task ends by a panic.
+    pub(crate) fn connected_guard(self: &Arc<Counters>) -> ConnectedGuard {
         self.connected.fetch_add(1, Ordering::Relaxed);
+        ConnectedGuard(Arc::clone(self))
     }
 
-    pub(crate) fn connection_closed(&self) {
-        self.connected.fetch_sub(1, Ordering::Relaxed);
+    /// A connection's share of the input memory, nothing yet.
+    pub(crate) fn input_claim(self: &Arc<Counters>) -> InputClaim {
+        InputClaim { counters: Arc::clone(self), bytes: 0 }
     }
 
     /// Shares the time of one read among its requests.

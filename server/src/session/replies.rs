@@ -16,6 +16,8 @@ pub(crate) struct Replies {
     /// Lines, and where their text starts, that belong to no group yet.
     collected: usize,
     collected_from: usize,
+    /// The last receipt a group waits, or waited, for.
+    last_receipt: Option<Receipt>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,16 +54,18 @@ impl Replies {
         self.lines.len()
     }
 
+    /// Bytes of the replies not released yet.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len() - self.start
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
     /// Whether nothing waits for the journal any more. Receipts complete in order, so the last one tells.
     pub(crate) fn is_settled(&self, outcome: impl Fn(Receipt) -> Option<Result<(), Unavailable>>) -> bool {
-        match self.groups.back() {
-            Some(Group { wait: Wait::For(receipt), .. }) => outcome(*receipt).is_some(),
-            _ => true,
-        }
+        self.last_receipt.is_none_or(|receipt| outcome(receipt).is_some())
     }
 
     /// Adds one reply line, which `encode` appends.
@@ -78,7 +82,10 @@ impl Replies {
             return;
         }
         let wait = match submitted {
-            Some(Ok(receipt)) => Wait::For(receipt),
+            Some(Ok(receipt)) => {
+                self.last_receipt = Some(receipt);
+                Wait::For(receipt)
+            }
             Some(Err(unavailable)) => Wait::Over(Err(unavailable)),
             None => Wait::Over(Ok(())),
         };
@@ -109,11 +116,22 @@ impl Replies {
             self.start += bytes;
             self.groups.pop_front();
         }
+        self.forget_released();
+    }
+
+    /// A busy connection always has something open: what was released must go without waiting for the last of it.
+    /// Half of the text at a time, so that a byte is moved a constant number of times.
+    fn forget_released(&mut self) {
         if self.start == self.text.len() {
             self.text.clear();
             self.text.shrink_to(KEPT_BYTES);
-            (self.start, self.collected_from) = (0, 0);
+        } else if self.start > self.text.len() / 2 {
+            self.text.drain(..self.start);
+        } else {
+            return;
         }
+        self.collected_from -= self.start;
+        self.start = 0;
     }
 
     fn copy_unless_promised(&self, lines: usize, out: &mut Vec<u8>, broken: impl Fn(&mut Vec<u8>)) {
@@ -130,3 +148,50 @@ impl Replies {
 
 /// Capacity kept between releases: 1,024 replies of usual length.
 const KEPT_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ciphermq_journal::{Commit, Doorbell, Journal, Pace, Position, Simulation};
+    use std::sync::Arc;
+
+    struct Nobody;
+
+    impl Commit<u32> for Nobody {
+        fn commit(&mut self, _: Position, _: u32) {}
+        fn refuse(&mut self, _: u32) {}
+    }
+
+    #[test]
+    fn what_was_released_takes_no_memory_though_something_is_always_open() {
+        let journal = Journal::simulated(Nobody, Simulation { pace: Pace::WhenTold, ..Default::default() });
+        let bell = Arc::new(Doorbell::new());
+        let (mut replies, mut out) = (Replies::default(), Vec::new());
+        for number in 0..10_000u32 {
+            replies.push(Kind::Promise, |out| out.extend_from_slice(format!("ACK {number:05}\n").as_bytes()));
+            let receipt = journal.submit(&mut vec![number], &bell).unwrap();
+            // The group of this round stays open while the one before it is released.
+            replies.release(&mut out, |receipt| journal.outcome(receipt), |_| {});
+            replies.close_group(Some(Ok(receipt)));
+            journal.write_waiting();
+            assert!(replies.text.len() <= 64, "{} bytes held in round {number}", replies.text.len());
+        }
+        replies.release(&mut out, |receipt| journal.outcome(receipt), |_| {});
+        let expected: String = (0..10_000).map(|number| format!("ACK {number:05}\n")).collect();
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_open_promise_counts_though_a_final_reply_came_after_it() {
+        let journal = Journal::simulated(Nobody, Simulation { pace: Pace::WhenTold, ..Default::default() });
+        let mut replies = Replies::default();
+        replies.push(Kind::Promise, |out| out.extend_from_slice(b"ACK m-1\n"));
+        let receipt = journal.submit(&mut vec![1], &Arc::new(Doorbell::new())).unwrap();
+        replies.close_group(Some(Ok(receipt)));
+        replies.push(Kind::Final, |out| out.extend_from_slice(b"Unknown command\n"));
+        replies.close_group(None);
+        assert!(!replies.is_settled(|receipt| journal.outcome(receipt)));
+        journal.write_waiting();
+        assert!(replies.is_settled(|receipt| journal.outcome(receipt)));
+    }
+}

@@ -29,7 +29,7 @@ impl TextSession {
         match command {
             Command::Publish { exchange, key, envelope } => self.publish(exchange, key, envelope, now),
             Command::PublishBatch { exchange, key, envelopes } => self.publish_batch(exchange, key, envelopes, now),
-            Command::Ack { id, queue } => self.ack(id, queue, now),
+            Command::Ack { id, queue } => self.ack(id, queue, line, now),
             Command::Nack { id, queue, delay_ms } => {
                 let how = Settle::Nack { delay_ms: delay_ms.unwrap_or(0) };
                 self.settle(id, queue, how, &Reply::NackConfirmed(id), now);
@@ -201,15 +201,19 @@ impl TextSession {
         }
     }
 
-    fn ack(&mut self, id: &str, queue: Option<Name<'_>>, now: Timestamp) {
+    fn ack(&mut self, id: &str, queue: Option<Name<'_>>, line: &[u8], now: Timestamp) {
         let Mode::Legacy(pace) = &mut self.mode else {
             return self.settle(id, queue, Settle::Ack, &Reply::AckConfirmed(id), now);
         };
-        if pace.outstanding.as_ref().is_some_and(|outstanding| outstanding.message().id() == id) {
-            pace.outstanding = None;
+        pace.settled(id);
+        if self.link.settle(id, None, Settle::Ack, now).is_err() {
+            // Every copy there is of it goes, also one published on this connection a moment ago.
+            if !self.is_turn_of(line) {
+                return;
+            }
+            self.link.ack_anywhere(id, now);
         }
         self.tally.count(Verb::Ack);
-        self.link.ack_anywhere(id, now);
         self.promise(&Reply::AckConfirmed(id));
     }
 

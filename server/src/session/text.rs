@@ -26,6 +26,9 @@ pub(crate) struct TextSession {
     /// A change that must be committed before the next request is read.
     change: Option<Change>,
     phase: Phase,
+    /// Why the server ends the connection, until it has been said.
+    closing: Option<(Code, &'static str)>,
+    warned_of_length: bool,
 }
 
 /// How much of the input `receive` took.
@@ -88,6 +91,8 @@ impl TextSession {
             deferred: None,
             change: None,
             phase: Phase::Open,
+            closing: None,
+            warned_of_length: false,
         }
     }
 
@@ -119,30 +124,28 @@ impl TextSession {
             && self.change.is_none()
             && (self.deferred.is_none() || self.is_settled())
             && self.replies.len() < protocol::limits::PENDING_REPLIES_MAX
+            && self.replies.bytes() < OUTPUT_BYTES_MAX
     }
 
-    /// Appends to `out` what may be sent now: replies whose turn has come, then deliveries, up to a bound.
-    pub(crate) fn transmit(&mut self, out: &mut Vec<u8>, now: Timestamp) -> Transmitted {
+    /// Appends to `out` what may be sent now: replies whose turn has come, then deliveries. `unsent` is how much of
+    /// `out` waits for the socket already; together with that, deliveries stay within [`OUTPUT_BYTES_MAX`] and a line.
+    pub(crate) fn transmit(&mut self, out: &mut Vec<u8>, unsent: usize, now: Timestamp) -> Transmitted {
         let before = out.len();
         self.release_replies(out);
-        if out.len() > before
-            && let Mode::Legacy(pace) = &mut self.mode
-        {
-            pace.replied(now);
-        }
+        self.say_closing(out);
+        let replied = out.len() > before;
         match self.mode {
-            Mode::Modern => return self.push_modern(out),
-            Mode::Legacy(_) if out.is_empty() && self.replies.is_empty() => self.push_legacy(out, now),
-            Mode::Legacy(_) => {}
+            Mode::Modern => return self.push_modern(out, before, unsent),
+            Mode::Legacy(_) => self.push_legacy(out, replied, unsent, now),
         }
         Transmitted::All
     }
 
-    /// When to call `transmit` again though nothing happened.
+    /// When to call `transmit` again though nothing happened, provided that everything before has been sent by then.
     pub(crate) fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
         match &self.mode {
-            Mode::Legacy(pace) => pace.poll_timeout(now),
-            Mode::Modern => None,
+            Mode::Legacy(pace) if self.phase == Phase::Open && self.replies.is_empty() => pace.poll_timeout(now),
+            _ => None,
         }
     }
 
@@ -152,8 +155,20 @@ impl TextSession {
         self.deferred = None;
     }
 
+    /// No further request is read, and when everything is answered the client is told why, if it understands that.
+    pub(crate) fn end_because(&mut self, code: Code, text: &'static str) {
+        if self.phase == Phase::Open {
+            self.end();
+            self.closing = Some((code, text));
+        }
+    }
+
     /// Everything has been said and the connection can be closed.
     pub(crate) fn is_finished(&self) -> bool {
+        self.is_all_answered() && self.closing.is_none()
+    }
+
+    fn is_all_answered(&self) -> bool {
         self.phase == Phase::Ending && self.replies.is_empty() && self.change.is_none()
     }
 
@@ -165,13 +180,6 @@ impl TextSession {
     /// The connection is taken over by a newer one of the same session.
     pub(crate) fn is_taken_over(&self) -> bool {
         self.link.is_taken_over()
-    }
-
-    /// Says why the server closes, to clients that understand it.
-    pub(crate) fn closing(&self, out: &mut Vec<u8>, code: Code, text: &str) {
-        if let Mode::Modern = self.mode {
-            Push::Closing { code, text }.encode(out);
-        }
     }
 
     /// Requests since the last call, by command.
@@ -264,10 +272,19 @@ impl TextSession {
         self.replies.release(out, |receipt| link.outcome(receipt), |out| broken_promise(dialect, out));
     }
 
-    fn push_modern(&mut self, out: &mut Vec<u8>) -> Transmitted {
+    fn say_closing(&mut self, out: &mut Vec<u8>) {
+        if self.is_all_answered()
+            && let Some((code, text)) = self.closing.take()
+            && let Mode::Modern = self.mode
+        {
+            Push::Closing { code, text }.encode(out);
+        }
+    }
+
+    fn push_modern(&mut self, out: &mut Vec<u8>, before: usize, unsent: usize) -> Transmitted {
         // Nothing may follow the last reply of a connection that ends.
         while self.phase == Phase::Open {
-            if out.len() >= OUTPUT_BYTES_MAX {
+            if unsent + (out.len() - before) >= OUTPUT_BYTES_MAX {
                 return Transmitted::Part;
             }
             match self.link.next_notice() {
@@ -279,34 +296,35 @@ impl TextSession {
         Transmitted::All
     }
 
-    fn push_legacy(&mut self, out: &mut Vec<u8>, now: Timestamp) {
+    /// Pushes at most one delivery, and none in the company of a reply.
+    fn push_legacy(&mut self, out: &mut Vec<u8>, replied: bool, unsent: usize, now: Timestamp) {
         let Mode::Legacy(pace) = &mut self.mode else { return };
-        if pace.outstanding.as_ref().is_some_and(|outstanding| !self.link.holds(outstanding)) {
-            pace.outstanding = None;
+        if replied {
+            pace.replied(now);
         }
-        while pace.next.is_none() {
-            match self.link.next_notice() {
-                // It may have waited behind another one until its lease was over.
-                Some(Notice::Delivery(delivery)) if self.link.holds(&delivery) => pace.next = Some(delivery),
-                Some(_) => {}
-                None => return,
+        pace.refill(&mut self.link, now);
+        if replied || unsent > 0 || !self.replies.is_empty() || self.phase != Phase::Open {
+            return;
+        }
+        while let Mode::Legacy(pace) = &mut self.mode
+            && let Some(delivery) = pace.take_due(now)
+        {
+            let (id, envelope) = (delivery.message().id(), delivery.message().envelope());
+            let bytes = LegacyReply::message_bytes(id, envelope);
+            if bytes > protocol::limits::LEGACY_PUSH_BYTES_MAX && self.bury(&delivery, now) {
+                let Mode::Legacy(pace) = &mut self.mode else { return };
+                pace.refill(&mut self.link, now);
+                continue;
             }
+            if bytes > ORIGINAL_READ_BYTES && !std::mem::replace(&mut self.warned_of_length, true) {
+                warn!(
+                    queue = delivery.queue(),
+                    bytes, "deliveries above 1024 bytes cannot be read by the 0.2.0 receiver"
+                );
+            }
+            LegacyReply::Message { id, envelope }.encode(out);
+            return pace_of(&mut self.mode, |pace| pace.pushed(delivery));
         }
-        if self.phase != Phase::Open || !pace.may_push(now) {
-            return;
-        }
-        let Some(delivery) = pace.next.take().filter(|delivery| self.link.holds(delivery)) else { return };
-        let (id, envelope) = (delivery.message().id(), delivery.message().envelope());
-        let bytes = LegacyReply::message_bytes(id, envelope);
-        if bytes > protocol::limits::LEGACY_PUSH_BYTES_MAX && self.bury(&delivery, now) {
-            return;
-        }
-        let Mode::Legacy(pace) = &mut self.mode else { return };
-        if bytes > ORIGINAL_READ_BYTES && !std::mem::replace(&mut pace.warned_of_length, true) {
-            warn!(queue = delivery.queue(), bytes, "deliveries above 1024 bytes cannot be read by the 0.2.0 receiver");
-        }
-        LegacyReply::Message { id, envelope }.encode(out);
-        pace.outstanding = Some(delivery);
     }
 
     /// Moves a delivery no original can read to the dead-letter queue. False where there is none to move it to.
@@ -316,6 +334,12 @@ impl TextSession {
         debug!(id, queue, buried, "delivery line too long for legacy mode");
         self.submit();
         buried
+    }
+}
+
+fn pace_of(mode: &mut Mode, change: impl FnOnce(&mut Pace)) {
+    if let Mode::Legacy(pace) = mode {
+        change(pace);
     }
 }
 
