@@ -94,6 +94,11 @@ pub(crate) struct Serve {
         value_parser = value_parser!(u64).range(0..=limits::LEGACY_PAUSE_MS_MAX))]
     pub(crate) legacy_pause_ms: u64,
 
+    /// Milliseconds a connection may take none of the output waiting for it before it is closed
+    #[arg(long, env = "CIPHERMQ_SLOW_READER_MS", value_name = "MS", default_value_t = limits::SLOW_READER_MS,
+        value_parser = value_parser!(u64).range(1..))]
+    pub(crate) slow_reader_ms: u64,
+
     /// Connections served at a time; further ones wait in the listen queue
     #[arg(long, env = "CIPHERMQ_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::CONNECTIONS_DEFAULT,
         value_parser = at_least_one)]

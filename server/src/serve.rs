@@ -56,8 +56,8 @@ fn config(options: Serve) -> ServerConfig {
         broker,
         line_bytes_max: usize::try_from(options.max_line.0).unwrap_or(usize::MAX),
         legacy_pause_ms: options.legacy_pause_ms,
+        slow_reader_ms: options.slow_reader_ms,
         connections_max: options.max_connections,
-        ..ServerConfig::default()
     }
 }
 

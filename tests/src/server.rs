@@ -123,6 +123,15 @@ impl Server {
         row.unwrap_or_else(|| panic!("no queue '{name}' in {line}")).clone()
     }
 
+    /// Processor time the process has used.
+    pub fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the broker runs");
+        let behind_name = stat.rsplit(") ").next().expect("proc(5): the name stands in parentheses");
+        let ticks = |field: usize| behind_name.split(' ').nth(field - 3).and_then(|it| it.parse::<u64>().ok());
+        // Fields 14 and 15 of proc(5), in ticks of 10 ms on Linux.
+        Duration::from_millis((ticks(14).expect("utime") + ticks(15).expect("stime")) * 10)
+    }
+
     /// Resident memory of the process.
     pub fn resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs, on Linux");
