@@ -13,8 +13,8 @@ const KIB: u64 = 1024;
 const ONE_CONNECTION_KIB: u64 = 8 * KIB;
 
 /// How long the brokers of these tests put up with a client that reads nothing.
-const SLOW_READER: Duration = Duration::from_secs(3);
-const SLOW_READER_FLAGS: [&str; 2] = ["--slow-reader-ms", "3000"];
+const SLOW_READER: Duration = Duration::from_secs(8);
+const SLOW_READER_FLAGS: [&str; 2] = ["--slow-reader-ms", "8000"];
 
 /// The tests with thousands of sockets take turns, so that they share the limit on open files.
 static MANY_SOCKETS: Mutex<()> = Mutex::new(());
