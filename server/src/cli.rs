@@ -59,7 +59,7 @@ pub(crate) struct Serve {
     pub(crate) data_dir: Option<PathBuf>,
 
     /// Keep messages in memory only: they are gone when the process ends
-    #[arg(long, env = "CIPHERMQ_MEMORY", value_parser = FalseyValueParser::new(), conflicts_with = "data_dir")]
+    #[arg(long, env = "CIPHERMQ_MEMORY", value_parser = FalseyValueParser::new())]
     pub(crate) memory: bool,
 
     /// Milliseconds a delivery may stay unsettled before it is delivered again, for queues that do not state their own

@@ -13,6 +13,12 @@ use crate::{logging, open_files, shutdown};
 pub(crate) fn run(options: Serve) -> Result<Status, Fault> {
     logging::start(&options.log).map_err(Fault::usage)?;
     let threads = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    // By value: CIPHERMQ_MEMORY=0 beside a directory is no contradiction.
+    if options.memory && options.data_dir.is_some() {
+        return Err(Fault::usage(
+            "--memory and --data-dir exclude each other: keep messages in memory, or in a directory",
+        ));
+    }
     let config = config(options);
     if let Store::Directory(directory) = &config.store {
         // Not through the log: no filter may hide it.

@@ -90,7 +90,7 @@ impl TextSession {
                 Err(error) => self.refuse(&error),
             },
             Command::Consume { queue, prefetch } => self.consume(queue, prefetch, line, now),
-            Command::Cancel { queue } => match self.link.cancel(queue.as_str()) {
+            Command::Cancel { queue } => match self.link.cancel(queue.as_str(), now) {
                 Ok(()) => self.reply(&Reply::ConsumerCancelled),
                 Err(error) => self.refuse(&error),
             },
