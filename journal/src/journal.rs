@@ -1,4 +1,5 @@
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -31,7 +32,7 @@ pub struct Receipt {
 pub enum Health {
     /// Entries are accepted.
     Healthy,
-    /// A write or sync failed. Nothing is accepted until the process is restarted and the log read again,
+    /// A write or sync failed, or a commit panicked. Nothing is accepted until the process is restarted and the log read again,
     /// because after a failed sync nobody knows which pages reached the disk.
     Poisoned,
 }
@@ -204,11 +205,12 @@ impl<E> Shared<E> {
                 self.failed_from.store(position.0, Ordering::Release);
             }
             if position.0 >= self.failed_from.load(Ordering::Relaxed) {
-                owner.refuse(entry);
-            } else {
-                owner.commit(position, entry);
+                let _ = survived(|| owner.refuse(entry));
+            } else if survived(|| owner.commit(position, entry)) {
                 // Stored entry by entry: a receipt in the middle of a long batch may complete early.
                 self.committed.store(position.0, Ordering::Release);
+            } else {
+                self.failed_from.store(position.0, Ordering::Release);
             }
         }
         for bell in bells.drain(..) {
@@ -228,6 +230,14 @@ impl<E> fmt::Debug for Journal<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Journal").field("committed", &self.shared.committed).field("health", &self.health()).finish()
     }
+}
+
+/// False when `work` panicked; the panic hook has reported it.
+///
+/// Whoever submitted must hear that an entry failed, and later entries must not be committed behind one that was
+/// half done. The owner's state is not looked at again but by `refuse`: that is what being poisoned means.
+fn survived(work: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(work)).is_ok()
 }
 
 /// A panic while the lock was held left plain vectors behind, never a half-written value: go on with them.
@@ -318,5 +328,41 @@ mod tests {
         assert_eq!(journal.submit(&mut vec![4], &bell), Err(Unavailable));
         assert_eq!(journal.health(), Health::Poisoned);
         assert_eq!(lock(&seen).refused, [2, 3]);
+    }
+
+    struct Panics(Arc<Mutex<Seen>>);
+
+    impl Commit<u32> for Panics {
+        fn commit(&mut self, position: Position, entry: u32) {
+            assert_ne!(entry, 13, "a commit that panics, as asked");
+            lock(&self.0).committed.push((position.0, entry));
+        }
+
+        fn refuse(&mut self, entry: u32) {
+            lock(&self.0).refused.push(entry);
+            assert_ne!(entry, 14, "a refusal that panics, as asked");
+        }
+    }
+
+    #[test]
+    fn a_commit_that_panics_poisons_and_everybody_hears_of_it() {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let journal =
+            Journal::simulated(Panics(seen.clone()), Simulation { pace: Pace::WhenTold, ..Default::default() });
+        let bells = [(); 3].map(|()| Arc::new(Doorbell::new()));
+        let receipts = [vec![1], vec![2, 13, 3], vec![14, 4]];
+        let receipts: Vec<_> = receipts
+            .into_iter()
+            .zip(&bells)
+            .map(|(mut entries, bell)| journal.submit(&mut entries, bell).unwrap())
+            .collect();
+        journal.write_waiting();
+        let outcomes: Vec<_> = receipts.into_iter().map(|receipt| journal.outcome(receipt)).collect();
+        assert_eq!(outcomes, [Some(Ok(())), Some(Err(Unavailable)), Some(Err(Unavailable))]);
+        assert_eq!(journal.health(), Health::Poisoned);
+        assert_eq!(lock(&seen).committed, [(1, 1), (2, 2)]);
+        assert_eq!(lock(&seen).refused, [3, 14, 4]);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(bells.iter().all(|bell| bell.poll_rung(&mut context).is_ready()), "every bell rang");
     }
 }

@@ -5,7 +5,8 @@
 //! 2. Entries get consecutive [`Position`]s in the order of submission, across all submitters.
 //! 3. Each entry is made durable, then given to [`Commit::commit`], in order of position, by one thread at a time.
 //! 4. A receipt completes after the commit of its last entry; the submitter's [`Doorbell`] rings.
-//! 5. After the first failure nothing is committed any more: entries go to [`Commit::refuse`], receipts fail.
+//! 5. After the first failure nothing is committed any more: entries go to [`Commit::refuse`], receipts fail. A panic of
+//!    the owner is such a failure.
 //!
 //! What is not here: queues, messages, names. The log knows its entries only as `E`.
 //!
