@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use crate::connection::Connection;
 use crate::event::{Event, Record};
 use crate::exchange::Route;
-use crate::outbox::{Delivery, Notice};
+use crate::outbox::{Delivery, Notice, Waiting};
 use crate::queue::{GiveBack, Gone, NoLease, Queue};
 use crate::shared::Shared;
 use crate::{ConnectionId, Error, Message, Reason, SessionId, Timestamp, limits};
@@ -34,7 +34,7 @@ pub struct Link {
     /// Collected for the journal.
     records: Vec<Record>,
     /// Taken out of the outbox, not looked at yet.
-    notices: VecDeque<Notice>,
+    notices: VecDeque<Waiting>,
     scratch: String,
     /// The time of the last call: ending a connection happens "now" as well.
     now: Timestamp,
@@ -165,17 +165,24 @@ impl Link {
     pub fn settle(&mut self, id: &str, queue: Option<&str>, how: Settle, now: Timestamp) -> Result<(), Error> {
         self.now = now;
         let not_leased = || Error::NotLeased(id.to_owned());
-        let lease = self.leases.find(self.shared.state.hash(id), queue).ok_or_else(not_leased)?.clone();
-        let dead_letter = lease.queue.settings().dead_letter.clone();
-        if matches!(how, Settle::Reject(_)) && dead_letter.is_none() {
-            return Err(Error::NotAllowed("a dead-letter queue is left only by ack or purge"));
+        let hash = self.shared.state.hash(id);
+        // The table also has leases that ended without this connection's doing; the first good one is meant.
+        loop {
+            let lease = self.leases.find(hash, queue).ok_or_else(not_leased)?.clone();
+            let dead_letter = lease.queue.settings().dead_letter.clone();
+            let is_held = || lease.queue.holds(self.connection.id(), lease.which);
+            if matches!(how, Settle::Reject(_)) && dead_letter.is_none() && is_held() {
+                return Err(Error::NotAllowed("a dead-letter queue is left only by ack or purge"));
+            }
+            let ended = self.end_lease(&lease, how, dead_letter, now);
+            if ended.is_err() || !matches!(how, Settle::Touch { .. }) {
+                self.leases.remove(&lease);
+            }
+            if let Ok(event) = ended {
+                self.records.extend(event.map(|event| Record { at: now, event }));
+                return Ok(());
+            }
         }
-        let ended = self.end_lease(&lease, how, dead_letter, now);
-        if ended.is_err() || !matches!(how, Settle::Touch { .. }) {
-            self.leases.remove(&lease);
-        }
-        self.records.extend(ended.map_err(|NoLease| not_leased())?.map(|event| Record { at: now, event }));
-        Ok(())
     }
 
     /// The record to journal, if it takes one.
@@ -252,7 +259,12 @@ impl Link {
         if !found.subscribe(self.connection.id(), self.connection.outbox(), prefetch, now) {
             return Err(no_queue());
         }
-        self.subscriptions.insert(found.shared_name(), found);
+        self.leave_if_taken_over(&found);
+        let before = self.subscriptions.insert(found.shared_name(), Arc::clone(&found));
+        // A queue of that name was deleted and declared again: its end is of no interest any more.
+        if let Some(before) = before.filter(|before| before.id() != found.id()) {
+            self.return_untaken(&before);
+        }
         Ok(())
     }
 
@@ -261,26 +273,36 @@ impl Link {
         !self.subscriptions.is_empty()
     }
 
+    /// The queues this connection consumes, by name.
+    pub fn subscriptions(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<Arc<str>> = self.subscriptions.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Ends a subscription; its leases stay.
     ///
     /// # Errors
     /// `NoSubscription`.
-    pub fn cancel(&mut self, queue: &str) -> Result<(), Error> {
+    pub fn cancel(&mut self, queue: &str, now: Timestamp) -> Result<(), Error> {
+        self.now = now;
         let found = self.subscriptions.remove(queue).ok_or_else(|| Error::NoSubscription(queue.to_owned()))?;
         found.unsubscribe(self.connection.id());
+        self.return_untaken(&found);
+        Ok(())
+    }
+
+    /// What waits to be taken from a subscription that is over returns untouched: no push may follow.
+    fn return_untaken(&mut self, queue: &Arc<Queue>) {
         self.take_notices();
-        // Deliveries that were not handed over yet return untouched: no push may follow the reply.
-        let (pushed, kept) = std::mem::take(&mut self.notices)
-            .into_iter()
-            .partition(|notice| matches!(notice, Notice::Delivery(delivery) if delivery.queue() == queue));
+        let all = std::mem::take(&mut self.notices).into_iter();
+        let (over, kept): (VecDeque<_>, _) = all.partition(|waiting| waiting.queue().id() == queue.id());
         self.notices = kept;
-        for notice in Vec::from(pushed) {
-            if let Notice::Delivery(delivery) = notice {
-                let lease = Lease::of(&delivery, self.shared.state.hash(delivery.message().id()));
-                let _ = lease.queue.give_back(self.connection.id(), lease.which, GiveBack::Release, self.now);
+        for waiting in over {
+            if let Waiting::Delivery(delivery, _) = waiting {
+                let _ = queue.give_back(self.connection.id(), delivery.which(), GiveBack::Release, self.now);
             }
         }
-        Ok(())
     }
 
     /// The next ready message, leased to this connection.
@@ -292,10 +314,19 @@ impl Link {
         let found = self.shared.state.registry.queue(queue).ok_or_else(|| Error::NoQueue(queue.to_owned()))?;
         self.connection.may_use(&found);
         self.forget_old_leases();
-        if self.leases.len() >= limits::FETCHED_MAX {
+        if self.leases.len() >= limits::FETCHED_MAX
+            && self.leases.prune_now(self.connection.id()) >= limits::FETCHED_MAX
+        {
             return Err(Error::Limit("65535 leases on a connection"));
         }
         let delivery = found.fetch(self.connection.id(), lease_ms, now);
+        if self.connection.is_taken_over() {
+            if let Some(delivery) = delivery {
+                let _ = found.give_back(self.connection.id(), delivery.which(), GiveBack::Release, now);
+            }
+            self.leave_if_taken_over(&found);
+            return Ok(None);
+        }
         if let Some(delivery) = &delivery {
             self.shared.state.stats.count_delivery(delivery.attempt());
             self.hold(delivery);
@@ -304,21 +335,31 @@ impl Link {
     }
 
     /// The next thing the broker has to say; look again when the bell rang.
+    ///
+    /// What was overtaken while it waited is not said: a delivery whose lease has ended, the end of a queue that was
+    /// declared and consumed again.
     pub fn next_notice(&mut self) -> Option<Notice> {
-        if self.notices.is_empty() {
-            self.take_notices();
-        }
-        let notice = self.notices.pop_front()?;
-        match &notice {
-            Notice::Delivery(delivery) => {
-                self.forget_old_leases();
-                self.hold(delivery);
+        loop {
+            if self.notices.is_empty() {
+                self.take_notices();
             }
-            Notice::Cancelled { queue } => {
-                self.subscriptions.remove(queue);
+            match self.notices.pop_front()? {
+                Waiting::Delivery(delivery, paid) => {
+                    if delivery.queue.take_delivery(self.connection.id(), delivery.which(), paid) {
+                        self.forget_old_leases();
+                        self.hold(&delivery);
+                        return Some(Notice::Delivery(delivery));
+                    }
+                }
+                Waiting::Cancelled(queue) => {
+                    let name = queue.shared_name();
+                    if self.subscriptions.get(&name).is_some_and(|consumed| consumed.id() == queue.id()) {
+                        self.subscriptions.remove(&name);
+                        return Some(Notice::Cancelled { queue: name });
+                    }
+                }
             }
         }
-        Some(notice)
     }
 
     /// Whether the lease behind a delivery has not ended yet.
@@ -330,6 +371,15 @@ impl Link {
     /// as of its last call.
     pub fn end(mut self, now: Timestamp) {
         self.now = now;
+    }
+
+    /// The connection may have been detached between the look-up of a queue and its use: then nothing would ever detach
+    /// it from that queue again.
+    fn leave_if_taken_over(&self, queue: &Arc<Queue>) {
+        if self.connection.is_taken_over() {
+            let worn_out = queue.detach(self.connection.id(), self.now);
+            self.shared.record(self.now, worn_out.and_then(|position| Event::worn_out(queue, position)));
+        }
     }
 
     fn hold(&mut self, delivery: &Delivery) {

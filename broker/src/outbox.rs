@@ -5,7 +5,7 @@ use ciphermq_journal::{Doorbell, Position};
 
 use crate::Message;
 use crate::model::LeaseId;
-use crate::queue::{LeaseRef, Queue};
+use crate::queue::{LeaseRef, Paid, Queue};
 
 /// One message leased to one connection.
 #[derive(Clone, Debug)]
@@ -50,11 +50,28 @@ pub enum Notice {
     },
 }
 
-/// Notices waiting for one connection. Bounded by the credit of its subscriptions.
+/// A notice nobody has taken yet: what it says may be over when somebody does.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    Delivery(Delivery, Paid),
+    Cancelled(Arc<Queue>),
+}
+
+/// What waits for one connection. Bounded by the credit of its subscriptions: credit returns to a consumer after its
+/// delivery was taken out of here.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    waiting: Mutex<VecDeque<Notice>>,
+    waiting: Mutex<VecDeque<Waiting>>,
     bell: Arc<Doorbell>,
+}
+
+impl Waiting {
+    /// The queue it is about.
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        match self {
+            Waiting::Delivery(Delivery { queue, .. }, _) | Waiting::Cancelled(queue) => queue,
+        }
+    }
 }
 
 impl Outbox {
@@ -62,17 +79,17 @@ impl Outbox {
         Outbox { waiting: Mutex::new(VecDeque::new()), bell }
     }
 
-    pub(crate) fn push(&self, notice: Notice) {
-        self.lock().push_back(notice);
+    pub(crate) fn push(&self, waiting: Waiting) {
+        self.lock().push_back(waiting);
         self.bell.ring();
     }
 
     /// Exchanges what waits for the (empty) `emptied`: the connection works on its own deque, without the lock.
-    pub(crate) fn swap(&self, emptied: &mut VecDeque<Notice>) {
+    pub(crate) fn swap(&self, emptied: &mut VecDeque<Waiting>) {
         std::mem::swap(&mut *self.lock(), emptied);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Notice>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

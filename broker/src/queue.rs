@@ -9,12 +9,12 @@ use hashbrown::HashMap;
 use tracing::debug;
 
 use crate::model::QueueId;
-use crate::outbox::{Delivery, Notice, Outbox};
+use crate::outbox::{Delivery, Outbox, Waiting};
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::{ConnectionId, Message, QueueSettings, Timestamp};
 
-pub(crate) use state::{Counts, GiveBack, Gone, Held, LeaseRef, NoLease, Sighting};
+pub(crate) use state::{Counts, GiveBack, Gone, Held, LeaseRef, NoLease, Paid, Sighting};
 
 /// One queue: its state behind one lock, and the outboxes of its consumers.
 ///
@@ -48,6 +48,9 @@ struct Inner {
     announced: Option<Timestamp>,
     deleted: bool,
 }
+
+/// Announced when a queue is to be looked at whatever the time is.
+const AT_ONCE: Timestamp = Timestamp(0);
 
 impl Queue {
     pub(crate) fn new(
@@ -200,6 +203,21 @@ impl Queue {
         self.lock().state.holds(connection, which)
     }
 
+    /// The connection takes a delivery out of its outbox; false when its lease has ended in the meantime.
+    pub(crate) fn take_delivery(&self, connection: ConnectionId, which: LeaseRef, paid: Paid) -> bool {
+        let (taken, announcement) = {
+            let mut inner = self.lock();
+            let taken = inner.state.take_delivery(connection, which, paid);
+            let wake = !taken && inner.state.is_deliverable() && inner.announced != Some(AT_ONCE);
+            (taken, wake.then(|| inner.announced.replace(AT_ONCE)))
+        };
+        // Taking knows no time to begin the next lease with: the timer does.
+        if let Some(before) = announcement {
+            self.timers.announce(self.id, before, AT_ONCE);
+        }
+        taken
+    }
+
     /// A committed record removes a message.
     pub(crate) fn retire(self: &Arc<Queue>, position: Position, now: Timestamp) -> Option<Held> {
         let held = self.with(now, |inner| inner.state.retire(position))?;
@@ -219,11 +237,19 @@ impl Queue {
         })
     }
 
+    /// Ends what is due, letting the lock go in between. Returns the messages that are worn out.
     pub(crate) fn handle_timeout(self: &Arc<Queue>, now: Timestamp) -> Vec<Position> {
-        self.with(now, |inner| {
-            inner.announced = None;
-            inner.state.handle_timeout(now)
-        })
+        let mut worn_out = Vec::new();
+        loop {
+            let is_done = self.with(now, |inner| {
+                inner.announced = None;
+                worn_out.extend(inner.state.handle_timeout(now));
+                inner.state.poll_timeout().is_none_or(|next| next > now)
+            });
+            if is_done {
+                return worn_out;
+            }
+        }
     }
 
     /// Removes what is ready or delayed.
@@ -233,14 +259,14 @@ impl Queue {
     }
 
     /// Removes everything and tells the consumers; nothing enters a deleted queue any more.
-    pub(crate) fn delete(&self) -> Removed {
+    pub(crate) fn delete(self: &Arc<Queue>) -> Removed {
         let (cleared, outboxes) = {
             let mut inner = self.lock();
             inner.deleted = true;
             (inner.state.clear(), std::mem::take(&mut inner.outboxes))
         };
         for outbox in outboxes.into_values() {
-            outbox.push(Notice::Cancelled { queue: self.shared_name() });
+            outbox.push(Waiting::Cancelled(Arc::clone(self)));
         }
         self.forget(&cleared)
     }
@@ -253,7 +279,7 @@ impl Queue {
         self.lock().state.consumers.len()
     }
 
-    pub(crate) fn find(&self, origin: Position) -> Option<Sighting> {
+    pub(crate) fn find(&self, origin: Position) -> Vec<Sighting> {
         self.lock().state.find(origin)
     }
 
@@ -269,7 +295,8 @@ impl Queue {
                 }
                 let outbox = inner.outboxes.get(&assigned.connection);
                 let outbox = outbox.expect("a consumer in turn has an outbox: both come and go under this lock");
-                outbox.push(Notice::Delivery(self.delivery(assigned)));
+                let paid = assigned.paid;
+                outbox.push(Waiting::Delivery(self.delivery(assigned), paid));
             }
             (result, inner.announce())
         };

@@ -167,7 +167,10 @@ impl State {
                 Place::In(queue) => self.registry.queue_by_id(queue).into_iter().collect(),
                 Place::Anywhere => self.registry.queues(),
             };
-            let seen = queues.into_iter().filter_map(|queue| queue.find(record.origin).map(|seen| (queue, seen)));
+            let seen = queues.into_iter().flat_map(|queue| {
+                let seen = queue.find(record.origin).into_iter();
+                seen.map(move |sighting| (Arc::clone(&queue), sighting))
+            });
             // The hash names the message only almost certainly; its text decides.
             sightings.extend(seen.filter(|(_, sighting)| sighting.message.id() == id));
         }

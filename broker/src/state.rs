@@ -157,7 +157,7 @@ impl State {
             hash: self.hash(message.id()),
             exchange: exchange.unwrap_or_else(|| Arc::from(message.exchange())),
             queue: queue.shared_name(),
-            attempts: attempts + u32::from(delivered.is_some()),
+            attempts,
             published,
             delivered,
             acknowledged: now,

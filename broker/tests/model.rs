@@ -293,7 +293,7 @@ impl World {
         let name = self.any_queue();
         let (connection, queue) = (self.ids[at], self.model.get_mut(&name).unwrap());
         let subscribed = queue.consumers.iter().any(|it| it.connection == connection);
-        assert_eq!(self.links[at].cancel(&name).is_ok(), subscribed);
+        assert_eq!(self.links[at].cancel(&name, self.now).is_ok(), subscribed);
         queue.consumers.retain(|it| it.connection != connection);
         queue.turn.retain(|it| *it != connection);
     }

@@ -67,9 +67,15 @@ impl Leases {
     /// Forgets leases that have ended, when it is time to.
     pub(crate) fn prune(&mut self, connection: ConnectionId) {
         if self.table.len() >= self.prune_at {
-            self.table.retain(|lease| lease.queue.holds(connection, lease.which));
-            self.prune_at = (self.table.len() * 2).max(PRUNE_MIN);
+            self.prune_now(connection);
         }
+    }
+
+    /// Forgets leases that have ended; returns how many are left.
+    pub(crate) fn prune_now(&mut self, connection: ConnectionId) -> usize {
+        self.table.retain(|lease| lease.queue.holds(connection, lease.which));
+        self.prune_at = (self.table.len() * 2).max(PRUNE_MIN);
+        self.table.len()
     }
 }
 

@@ -31,6 +31,10 @@ impl Consumers {
         self.credits.len()
     }
 
+    pub(crate) fn is_anyone_in_turn(&self) -> bool {
+        !self.turn.is_empty()
+    }
+
     /// Adds a consumer, or changes the limit of one that is there.
     pub(crate) fn subscribe(&mut self, id: ConnectionId, limit: u32) {
         self.subscriptions += 1;

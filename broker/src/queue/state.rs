@@ -23,12 +23,15 @@ pub(crate) struct QueueState {
     /// Nacked with a delay that is not over.
     delayed: HashMap<Position, Delayed>,
     leased: HashMap<Position, Leased>,
+    /// The leases of each connection, oldest first, so that its end costs what it holds and not what the queue holds.
+    holders: HashMap<ConnectionId, BTreeSet<(LeaseId, Position)>>,
     /// Settled or worn out; the record that removes it is on its way through the journal.
-    leaving: HashMap<Position, Held>,
+    leaving: HashMap<Position, Leaving>,
     /// One entry for each leased and each delayed message.
     timers: BTreeSet<(Timestamp, Position)>,
-    /// Where dead letters stored here were first published; lets `find` follow them.
-    moved: HashMap<Position, Position>,
+    /// Where dead letters stored here were first published, and where they stand; lets `find` follow them. One origin
+    /// has several when its copies wore out in several queues.
+    moved: BTreeSet<(Position, Position)>,
     last_lease: u64,
 }
 
@@ -48,6 +51,15 @@ struct Leased {
     connection: ConnectionId,
     paid: Paid,
     deadline: Timestamp,
+    /// The connection has taken the delivery; until then it waits in an outbox, and nobody has seen the message.
+    taken: bool,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    held: Held,
+    /// It left while it was delivered: that delivery is an attempt, too.
+    delivered: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +69,9 @@ struct Delayed {
 }
 
 /// Whether a lease occupies credit of a subscription.
+///
+/// The credit returns when the lease has ended *and* its delivery has left the outbox, whichever comes last: an outbox
+/// nobody empties never holds more than the credit of its subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Paid {
     By(SubscriptionId),
@@ -71,6 +86,7 @@ pub(crate) struct Assigned {
     pub(crate) lease: LeaseId,
     pub(crate) message: Message,
     pub(crate) attempt: u32,
+    pub(crate) paid: Paid,
 }
 
 /// How a lease ends when the message stays.
@@ -125,6 +141,11 @@ impl Counts {
     }
 }
 
+/// Ends of leases and delays handled before the queue's lock is let go.
+const DUE_MAX: usize = 1_024;
+/// A lease that ends when it begins would be given out again for ever.
+const LEASE_MS_MIN: u64 = 1;
+
 impl QueueState {
     pub(crate) fn new(settings: QueueSettings) -> QueueState {
         QueueState {
@@ -135,9 +156,10 @@ impl QueueState {
             returned: BTreeMap::new(),
             delayed: HashMap::new(),
             leased: HashMap::new(),
+            holders: HashMap::new(),
             leaving: HashMap::new(),
             timers: BTreeSet::new(),
-            moved: HashMap::new(),
+            moved: BTreeSet::new(),
             last_lease: 0,
         }
     }
@@ -146,7 +168,7 @@ impl QueueState {
     pub(crate) fn push(&mut self, position: Position, message: Message) {
         debug_assert!(self.fresh.back().is_none_or(|(last, _)| *last < position), "positions ascend in a queue");
         if message.origin() != position {
-            self.moved.insert(message.origin(), position);
+            self.moved.insert((message.origin(), position));
         }
         self.fresh.push_back((position, Some(message)));
         self.fresh_live += 1;
@@ -162,6 +184,17 @@ impl QueueState {
         self.lease_next(connection, Paid::By(subscription), self.settings.lease_ms, now)
     }
 
+    /// The connection takes a delivery out of its outbox. False when its lease has ended: the delivery must not be
+    /// handed over, and the credit it kept is free.
+    pub(crate) fn take_delivery(&mut self, connection: ConnectionId, which: LeaseRef, paid: Paid) -> bool {
+        if let Some(leased) = self.leased.get_mut(&which.position).filter(|leased| leased.is(connection, which)) {
+            leased.taken = true;
+            return true;
+        }
+        self.refund(connection, paid);
+        false
+    }
+
     /// The next message for a connection that asks for one.
     pub(crate) fn fetch(&mut self, connection: ConnectionId, lease_ms: u64, now: Timestamp) -> Option<Assigned> {
         self.lease_next(connection, Paid::ByFetch, lease_ms, now)
@@ -170,7 +203,7 @@ impl QueueState {
     /// Ends a lease for good: the message waits for the record that removes it.
     pub(crate) fn settle(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<(), NoLease> {
         let leased = self.end_lease(connection, which)?;
-        self.leaving.insert(which.position, leased.held);
+        self.leaving.insert(which.position, Leaving { held: leased.held, delivered: true });
         Ok(())
     }
 
@@ -194,7 +227,7 @@ impl QueueState {
         lease_ms: Option<u64>,
         now: Timestamp,
     ) -> Result<(), NoLease> {
-        let deadline = now.plus_ms(lease_ms.unwrap_or(self.settings.lease_ms));
+        let deadline = now.plus_ms(lease_ms.unwrap_or(self.settings.lease_ms).max(LEASE_MS_MIN));
         let leased =
             self.leased.get_mut(&which.position).filter(|leased| leased.is(connection, which)).ok_or(NoLease)?;
         self.timers.remove(&(leased.deadline, which.position));
@@ -208,38 +241,33 @@ impl QueueState {
         self.leased.get(&which.position).is_some_and(|leased| leased.is(connection, which))
     }
 
-    /// A record removed this message: forget it, wherever it is.
+    /// A record removed this message: forget it, wherever it is. Its attempts count the delivery that ends with it.
     pub(crate) fn retire(&mut self, position: Position) -> Option<Held> {
         let held = self.take(position)?;
-        if held.message.origin() != position {
-            self.moved.remove(&held.message.origin());
-        }
+        self.moved.remove(&(held.message.origin(), position));
         Some(held)
     }
 
     /// The record that was to remove this message failed: it is ready again.
     pub(crate) fn restore(&mut self, position: Position) {
-        if let Some(held) = self.leaving.remove(&position) {
-            self.returned.insert(position, held);
+        if let Some(leaving) = self.leaving.remove(&position) {
+            self.returned.insert(position, leaving.held);
         }
     }
 
-    /// A connection ended: its subscription is over and its messages are ready again. The one it held longest uses up
-    /// an attempt, being the one most likely worked on; returns it if that was its last.
+    /// A connection ended: its subscription is over and its messages are ready again. The one it has taken and held
+    /// longest uses up an attempt, being the one most likely worked on; returns it if that was its last.
     pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<Position> {
         self.consumers.unsubscribe(connection);
-        let mut held: Vec<LeaseRef> = self
-            .leased
-            .iter()
-            .filter(|(_, leased)| leased.connection == connection)
-            .map(|(position, leased)| LeaseRef { position: *position, lease: leased.lease })
-            .collect();
-        held.sort_unstable_by_key(|which| which.lease);
+        let held = self.holders.remove(&connection).unwrap_or_default();
+        let is_taken = |position: &Position| self.leased.get(position).is_some_and(|leased| leased.taken);
+        let worked_on = held.iter().find(|(_, position)| is_taken(position)).copied();
         let mut worn_out = None;
-        for (index, which) in held.into_iter().enumerate() {
-            let how = if index == 0 { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
-            if self.give_back(connection, which, how, now) == Ok(Gone::WornOut) {
-                worn_out = Some(which.position);
+        for (lease, position) in held {
+            let is_worked_on = worked_on == Some((lease, position));
+            let how = if is_worked_on { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
+            if self.give_back(connection, LeaseRef { position, lease }, how, now) == Ok(Gone::WornOut) {
+                worn_out = Some(position);
             }
         }
         worn_out
@@ -250,16 +278,21 @@ impl QueueState {
         self.timers.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Ends leases that ran out and delays that are over. Returns the messages that are worn out.
+    /// Ends leases that ran out and delays that are over, at most [`DUE_MAX`] of them: ask `poll_timeout` whether that
+    /// was all. Returns the messages that are worn out.
     pub(crate) fn handle_timeout(&mut self, now: Timestamp) -> Vec<Position> {
         let mut worn_out = Vec::new();
-        while let Some(&(deadline, position)) = self.timers.first().filter(|(deadline, _)| *deadline <= now) {
+        for _ in 0..DUE_MAX {
+            let Some(&(deadline, position)) = self.timers.first().filter(|(deadline, _)| *deadline <= now) else {
+                break;
+            };
             self.timers.remove(&(deadline, position));
             if let Some(delayed) = self.delayed.remove(&position) {
                 self.returned.insert(position, delayed.held);
-            } else if let Some(leased) = self.leased.remove(&position) {
-                self.refund(&leased);
-                if self.put_back(position, leased.held, GiveBack::Nack { delay_ms: 0 }, now) == Gone::WornOut {
+            } else if let Some(leased) = self.remove_leased(position) {
+                // What nobody has seen was not attempted.
+                let how = if leased.taken { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
+                if self.put_back(position, leased.held, how, now) == Gone::WornOut {
                     worn_out.push(position);
                 }
             }
@@ -269,25 +302,28 @@ impl QueueState {
 
     /// Removes what is ready or delayed.
     pub(crate) fn purge(&mut self) -> Vec<Message> {
-        let fresh = std::mem::take(&mut self.fresh).into_iter().filter_map(|(_, message)| message);
-        let returned = std::mem::take(&mut self.returned).into_values();
-        let mut purged: Vec<Message> = fresh.chain(returned.map(|held| held.message)).collect();
+        let fresh = std::mem::take(&mut self.fresh).into_iter();
+        let fresh = fresh.filter_map(|(position, message)| Some((position, message?)));
+        let returned = std::mem::take(&mut self.returned).into_iter();
+        let mut purged: Vec<(Position, Message)> =
+            fresh.chain(returned.map(|(position, held)| (position, held.message))).collect();
         self.fresh_live = 0;
         for (position, delayed) in self.delayed.drain() {
             self.timers.remove(&(delayed.until, position));
-            purged.push(delayed.held.message);
+            purged.push((position, delayed.held.message));
         }
-        for message in &purged {
-            self.moved.remove(&message.origin());
+        for (position, message) in &purged {
+            self.moved.remove(&(message.origin(), *position));
         }
-        purged
+        purged.into_iter().map(|(_, message)| message).collect()
     }
 
     /// Removes everything.
     pub(crate) fn clear(&mut self) -> Vec<Message> {
         let mut cleared = self.purge();
         cleared.extend(self.leased.drain().map(|(_, leased)| leased.held.message));
-        cleared.extend(self.leaving.drain().map(|(_, held)| held.message));
+        cleared.extend(self.leaving.drain().map(|(_, leaving)| leaving.held.message));
+        self.holders.clear();
         self.timers.clear();
         self.moved.clear();
         self.consumers = Consumers::default();
@@ -302,28 +338,38 @@ impl QueueState {
         }
     }
 
-    /// The message first published at `origin`, if it is in this queue.
-    pub(crate) fn find(&self, origin: Position) -> Option<Sighting> {
-        let position = *self.moved.get(&origin).unwrap_or(&origin);
-        let sighting = |held: &Held, leased: bool| Sighting {
+    /// The messages first published at `origin` that are in this queue: itself, and what became of its other copies.
+    pub(crate) fn find(&self, origin: Position) -> Vec<Sighting> {
+        let moved = self.moved.range((origin, Position(0))..=(origin, Position(u64::MAX)));
+        let moved = moved.map(|(_, position)| *position);
+        std::iter::once(origin).chain(moved).filter_map(|position| self.look(position)).collect()
+    }
+
+    fn look(&self, position: Position) -> Option<Sighting> {
+        let sighting = |held: &Held, leased: bool, delivered: bool| Sighting {
             position,
             message: held.message.clone(),
             leased,
-            attempts: held.attempts + u32::from(leased),
+            attempts: held.attempts + u32::from(delivered),
             delivered: held.delivered,
         };
         if let Some(leased) = self.leased.get(&position) {
-            return Some(sighting(&leased.held, true));
+            return Some(sighting(&leased.held, true, true));
         }
-        if let Some(held) = self.leaving.get(&position) {
-            return Some(sighting(held, true));
+        if let Some(leaving) = self.leaving.get(&position) {
+            return Some(sighting(&leaving.held, true, leaving.delivered));
         }
         let delayed = || self.delayed.get(&position).map(|delayed| &delayed.held);
         if let Some(held) = self.returned.get(&position).or_else(delayed) {
-            return Some(sighting(held, false));
+            return Some(sighting(held, false, false));
         }
         let message = self.fresh[self.fresh_index(position)?].1.clone()?;
-        Some(sighting(&Held::new(message), false))
+        Some(sighting(&Held::new(message), false, false))
+    }
+
+    /// Whether `poll_delivery` may find something to do.
+    pub(crate) fn is_deliverable(&self) -> bool {
+        self.is_ready() && self.consumers.is_anyone_in_turn()
     }
 
     fn is_ready(&self) -> bool {
@@ -334,40 +380,50 @@ impl QueueState {
         let (position, mut held) = self.pop_ready()?;
         held.delivered = Some(now);
         self.last_lease += 1;
-        let (lease, deadline) = (LeaseId(self.last_lease), now.plus_ms(lease_ms));
-        let assigned =
-            Assigned { connection, position, lease, message: held.message.clone(), attempt: held.attempts + 1 };
+        let (lease, deadline) = (LeaseId(self.last_lease), now.plus_ms(lease_ms.max(LEASE_MS_MIN)));
+        let (message, attempt) = (held.message.clone(), held.attempts + 1);
         self.timers.insert((deadline, position));
-        self.leased.insert(position, Leased { held, lease, connection, paid, deadline });
-        Some(assigned)
+        self.holders.entry(connection).or_default().insert((lease, position));
+        // A fetch is answered with the message itself; there is no outbox in between.
+        let taken = paid == Paid::ByFetch;
+        self.leased.insert(position, Leased { held, lease, connection, paid, deadline, taken });
+        Some(Assigned { connection, position, lease, message, attempt, paid })
     }
 
     fn pop_ready(&mut self) -> Option<(Position, Held)> {
         if let Some(returned) = self.returned.pop_first() {
             return Some(returned);
         }
-        loop {
-            let (position, message) = self.fresh.pop_front()?;
-            if let Some(message) = message {
-                self.fresh_live -= 1;
-                return Some((position, Held::new(message)));
-            }
-        }
+        let (position, message) = self.fresh.pop_front()?;
+        self.fresh_live -= 1;
+        self.trim_fresh();
+        Some((position, Held::new(message.expect("no tombstone stands at an end: trim_fresh takes them away"))))
     }
 
     fn end_lease(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<Leased, NoLease> {
         if !self.holds(connection, which) {
             return Err(NoLease);
         }
-        let leased = self.leased.remove(&which.position).ok_or(NoLease)?;
+        let leased = self.remove_leased(which.position).ok_or(NoLease)?;
         self.timers.remove(&(leased.deadline, which.position));
-        self.refund(&leased);
         Ok(leased)
     }
 
-    fn refund(&mut self, leased: &Leased) {
-        if let Paid::By(subscription) = leased.paid {
-            self.consumers.return_credit(leased.connection, subscription);
+    /// Ends whatever lease there is, but for its timer.
+    fn remove_leased(&mut self, position: Position) -> Option<Leased> {
+        let leased = self.leased.remove(&position)?;
+        if let Some(holds) = self.holders.get_mut(&leased.connection) {
+            holds.remove(&(leased.lease, position));
+        }
+        if leased.taken {
+            self.refund(leased.connection, leased.paid);
+        }
+        Some(leased)
+    }
+
+    fn refund(&mut self, connection: ConnectionId, paid: Paid) {
+        if let Paid::By(subscription) = paid {
+            self.consumers.return_credit(connection, subscription);
         }
     }
 
@@ -376,7 +432,7 @@ impl QueueState {
             held.attempts += 1;
         }
         if self.settings.max_attempts > 0 && held.attempts >= self.settings.max_attempts {
-            self.leaving.insert(position, held);
+            self.leaving.insert(position, Leaving { held, delivered: false });
             return Gone::WornOut;
         }
         match how {
@@ -393,12 +449,13 @@ impl QueueState {
     }
 
     fn take(&mut self, position: Position) -> Option<Held> {
-        if let Some(held) = self.leaving.remove(&position) {
+        if let Some(Leaving { mut held, delivered }) = self.leaving.remove(&position) {
+            held.attempts += u32::from(delivered);
             return Some(held);
         }
-        if let Some(leased) = self.leased.remove(&position) {
+        if let Some(mut leased) = self.remove_leased(position) {
             self.timers.remove(&(leased.deadline, position));
-            self.refund(&leased);
+            leased.held.attempts += 1;
             return Some(leased.held);
         }
         if let Some(held) = self.returned.remove(&position) {
@@ -411,7 +468,22 @@ impl QueueState {
         let index = self.fresh_index(position)?;
         let message = self.fresh[index].1.take()?;
         self.fresh_live -= 1;
+        self.trim_fresh();
         Some(Held::new(message))
+    }
+
+    /// Takes tombstones away from both ends, and all of them when they outnumber the messages: each is moved past at
+    /// most once for every message removed.
+    fn trim_fresh(&mut self) {
+        while self.fresh.front().is_some_and(|(_, message)| message.is_none()) {
+            self.fresh.pop_front();
+        }
+        while self.fresh.back().is_some_and(|(_, message)| message.is_none()) {
+            self.fresh.pop_back();
+        }
+        if self.fresh.len() > 2 * self.fresh_live {
+            self.fresh.retain(|(_, message)| message.is_some());
+        }
     }
 
     fn fresh_index(&self, position: Position) -> Option<usize> {
@@ -430,3 +502,6 @@ impl Leased {
         self.lease == which.lease && self.connection == connection
     }
 }
+
+#[cfg(test)]
+mod tests;

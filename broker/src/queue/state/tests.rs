@@ -1,0 +1,77 @@
+use super::*;
+use crate::model::ExchangeId;
+use crate::{BrokerOptions, QueueOptions};
+
+const NOW: Timestamp = Timestamp(5);
+const A: ConnectionId = ConnectionId(1);
+const B: ConnectionId = ConnectionId(2);
+
+fn queue_of(messages: u64) -> QueueState {
+    let mut state = QueueState::new(QueueSettings::decide("q", &QueueOptions::default(), &BrokerOptions::default()));
+    for position in 1..=messages {
+        let message = Message::new(&mut String::new(), (ExchangeId(1), "e"), "k", "id", "{}", NOW);
+        state.push(Position(position), message.with_origin(Position(position)));
+    }
+    state
+}
+
+#[test]
+fn removals_out_of_turn_leave_no_more_tombstones_than_messages() {
+    let mut state = queue_of(10_000);
+    // From the middle outwards, so that neither end is ever free by itself.
+    for step in 0..9_998 {
+        let position = if step % 2 == 0 { 5_000 - step / 2 } else { 5_001 + step / 2 };
+        assert!(state.retire(Position(position)).is_some());
+        assert!(state.fresh.len() <= 2 * state.fresh_live, "after {step}");
+    }
+    let left = [state.fetch(A, 10, NOW), state.fetch(A, 10, NOW)].map(|assigned| assigned.unwrap().position);
+    assert_eq!(left, [Position(1), Position(10_000)]);
+    assert!(state.fetch(A, 10, NOW).is_none() && state.fresh.is_empty());
+}
+
+#[test]
+fn the_end_of_a_connection_looks_at_its_own_leases_only() {
+    let mut state = queue_of(4);
+    for connection in [A, B, A, B] {
+        assert!(state.fetch(connection, 10, NOW).is_some());
+    }
+    assert_eq!(state.holders[&A].len(), 2);
+    state.detach(A, NOW);
+    assert!(!state.holders.contains_key(&A));
+    assert_eq!(state.counts(), Counts { ready: 2, leased: 2, delayed: 0 });
+    let attempts = [1, 3].map(|position| state.find(Position(position))[0].attempts);
+    assert_eq!(attempts, [1, 0], "the one held longest");
+}
+
+#[test]
+fn one_hold_of_the_lock_ends_a_bounded_number_of_leases() {
+    let mut state = queue_of(DUE_MAX as u64 + 1);
+    while state.fetch(A, 10, NOW).is_some() {}
+    let later = NOW.plus_ms(10);
+    state.handle_timeout(later);
+    assert_eq!(state.counts(), Counts { ready: DUE_MAX as u64, leased: 1, delayed: 0 });
+    assert_eq!(state.poll_timeout(), Some(later));
+    state.handle_timeout(later);
+    assert_eq!((state.counts().leased, state.poll_timeout()), (0, None));
+    assert!(state.holders[&A].is_empty());
+}
+
+#[test]
+fn credit_returns_when_the_lease_has_ended_and_its_delivery_was_taken() {
+    for taken_first in [true, false] {
+        let mut state = queue_of(2);
+        state.consumers.subscribe(A, 1);
+        let Assigned { position, lease, paid, .. } = state.poll_delivery(NOW).unwrap();
+        let which = LeaseRef { position, lease };
+        if taken_first {
+            assert!(state.take_delivery(A, which, paid));
+            assert!(state.poll_delivery(NOW).is_none());
+            state.retire(position);
+        } else {
+            state.retire(position);
+            assert!(state.poll_delivery(NOW).is_none());
+            assert!(!state.take_delivery(A, which, paid));
+        }
+        assert_eq!(state.poll_delivery(NOW).unwrap().position, Position(2));
+    }
+}
