@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ciphermq_journal::{Doorbell, Health, Journal, Simulation};
 
-use crate::event::{Event, Record, Topology};
+use crate::event::{Event, Record, Topology, Verdict};
 use crate::link::Link;
 use crate::model::ConnectionId;
 use crate::shared::Shared;
@@ -45,13 +45,14 @@ impl Broker {
     fn declare_default_topology(&self, now: Timestamp) {
         let (exchange, queue) = (Arc::from(limits::DEFAULT_EXCHANGE), Arc::from(limits::DEFAULT_QUEUE));
         let options = &self.shared.state.options;
-        let settings = QueueSettings::decide(limits::DEFAULT_QUEUE, &QueueOptions::default(), options);
+        let asked = QueueOptions::default();
+        let settings = QueueSettings::decide(limits::DEFAULT_QUEUE, &asked, options);
         let changes = [
             Topology::DeclareExchange { name: Arc::clone(&exchange) },
-            Topology::DeclareQueue { name: Arc::clone(&queue), settings },
+            Topology::DeclareQueue { name: Arc::clone(&queue), options: asked, settings },
             Topology::Bind { exchange, queue, key: Arc::from(limits::DEFAULT_KEY) },
         ];
-        self.shared.record(now, changes.map(Event::Topology));
+        self.shared.record(now, changes.map(|change| Event::Topology(change, Arc::new(Verdict::default()))));
     }
 
     /// A new connection. `bell` rings when the connection has something to look at.

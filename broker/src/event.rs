@@ -1,13 +1,13 @@
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ciphermq_journal::Position;
 
 use crate::dedupe::IdHash;
 use crate::exchange::Route;
 use crate::queue::Queue;
-use crate::{Message, QueueSettings, Reason, Timestamp};
+use crate::{Error, Message, QueueOptions, QueueSettings, Reason, Timestamp};
 
 /// What is journaled: every fact that changes a queue or the topology.
 ///
@@ -21,15 +21,17 @@ pub(crate) enum Event {
     Settle { queue: Arc<Queue>, position: Position },
     /// A message goes to a dead-letter queue, made if it is not there. One event: never two copies, never none.
     Move { queue: Arc<Queue>, position: Position, to: Arc<str>, reason: Reason },
-    /// See [`Topology`].
-    Topology(Topology),
+    /// See [`Topology`]. The verdict goes back to whoever asked; it is not part of the record.
+    Topology(Topology, Arc<Verdict>),
 }
 
 /// A change of exchanges, queues and bindings.
 #[derive(Debug)]
 pub(crate) enum Topology {
+    /// `options` is what was asked for: if the queue is there when it happens, they are compared.
     DeclareQueue {
         name: Arc<str>,
+        options: QueueOptions,
         settings: QueueSettings,
     },
     DeclareExchange {
@@ -47,15 +49,22 @@ pub(crate) enum Topology {
     },
     DeleteQueue {
         name: Arc<str>,
+        force: bool,
     },
     DeleteExchange {
         name: Arc<str>,
     },
-    /// `purged` is filled in when it happens; not part of the record.
     Purge {
         name: Arc<str>,
-        purged: Arc<AtomicU64>,
     },
+}
+
+/// What became of a change of the topology. Checked when it is asked for, but decided when it is committed: whatever
+/// was committed in between counts.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    refused: OnceLock<Error>,
+    purged: AtomicU64,
 }
 
 /// An event and when it was submitted: replay sees the same times as live operation.
@@ -73,6 +82,25 @@ impl Event {
     }
 }
 
+impl Verdict {
+    pub(crate) fn refuse(&self, error: Error) {
+        // A record is committed once; a second verdict would have nobody to read it.
+        let _ = self.refused.set(error);
+    }
+
+    pub(crate) fn refused(&self) -> Option<&Error> {
+        self.refused.get()
+    }
+
+    pub(crate) fn set_purged(&self, messages: u64) {
+        self.purged.store(messages, Ordering::Release);
+    }
+
+    pub(crate) fn purged(&self) -> u64 {
+        self.purged.load(Ordering::Acquire)
+    }
+}
+
 impl fmt::Display for Topology {
     /// One line for the log, in the words of the original.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,9 +113,9 @@ impl fmt::Display for Topology {
             Topology::Unbind { exchange, queue, key } => {
                 write!(f, "Queue {queue} unbound from exchange {exchange} with key {key}")
             }
-            Topology::DeleteQueue { name } => write!(f, "Queue {name} deleted"),
+            Topology::DeleteQueue { name, .. } => write!(f, "Queue {name} deleted"),
             Topology::DeleteExchange { name } => write!(f, "Exchange {name} deleted"),
-            Topology::Purge { name, .. } => write!(f, "Queue {name} purged"),
+            Topology::Purge { name } => write!(f, "Queue {name} purged"),
         }
     }
 }

@@ -67,16 +67,6 @@ impl Exchange {
         true
     }
 
-    /// Removes every binding of a queue; returns how many there were.
-    pub(crate) fn unbind_queue(&self, queue: &Queue) -> usize {
-        let keys: Vec<Box<str>> = {
-            let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-            let bound = |route: &Route| route.queues.iter().any(|bound| bound.id() == queue.id());
-            routes.iter().filter(|(_, route)| bound(route)).map(|(key, _)| key.clone()).collect()
-        };
-        keys.iter().filter(|key| self.unbind(key, queue)).count()
-    }
-
     pub(crate) fn is_bound(&self, key: &str, queue: &Queue) -> bool {
         self.route(key).is_some_and(|route| route.queues.iter().any(|bound| bound.id() == queue.id()))
     }
@@ -87,9 +77,9 @@ impl Exchange {
     }
 
     /// Key and queue of every binding, in no order.
-    pub(crate) fn bindings(&self) -> Vec<(Box<str>, Arc<str>)> {
+    pub(crate) fn bindings(&self) -> Vec<(Box<str>, Arc<Queue>)> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let pairs = routes.iter().flat_map(|(key, route)| route.queues.iter().map(move |queue| (key, queue)));
-        pairs.map(|(key, queue)| (key.clone(), queue.shared_name())).collect()
+        pairs.map(|(key, queue)| (key.clone(), Arc::clone(queue))).collect()
     }
 }

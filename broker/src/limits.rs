@@ -19,6 +19,12 @@ pub const STATS_QUEUES_MAX: usize = 1_000;
 /// Leases a connection may hold through `fetch`, which spends no credit.
 pub const FETCHED_MAX: usize = 65_535;
 
+/// Queues a message can pass through on its way from one dead-letter queue to the next.
+pub const DEAD_LETTER_CHAIN_MAX: usize = 16;
+/// What each message in a queue counts for against the store's limit besides its text: its entry in the queue, the
+/// heads of its allocation and what collections keep free. Without it small messages would take several times the limit.
+pub const MESSAGE_OVERHEAD_BYTES: u64 = 192;
+
 /// Default lease of a delivery.
 pub const LEASE_MS_DEFAULT: u64 = 30_000;
 /// Default number of deliveries before a message is dead-lettered.

@@ -26,6 +26,7 @@ pub(crate) struct Queue {
     settings: QueueSettings,
     /// Reserved and stored messages and bytes. Reserved before the journal takes a publish, so that a limit holds
     /// however many publishes are on their way.
+    /// The highest bit of `messages` says that the queue is closed.
     messages: AtomicU64,
     bytes: AtomicU64,
     timers: Arc<Timers>,
@@ -49,6 +50,8 @@ struct Inner {
     deleted: bool,
 }
 
+/// Set in `Queue::messages` when the queue is being deleted.
+const CLOSED: u64 = 1 << 63;
 /// Announced when a queue is to be looked at whatever the time is.
 const AT_ONCE: Timestamp = Timestamp(0);
 
@@ -94,12 +97,33 @@ impl Queue {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Takes room for one message; false, and nothing taken, when a limit of the queue would be passed.
+    /// Messages in the queue, and those on their way into it.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Acquire) & !CLOSED
+    }
+
+    /// Whether the queue is being deleted, or is.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.messages.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Lets nobody reserve room any more. Not forced, only if nobody has: otherwise how many messages stand against it.
+    pub(crate) fn close(&self, force: bool) -> Result<(), u64> {
+        if force {
+            self.messages.fetch_or(CLOSED, Ordering::AcqRel);
+            return Ok(());
+        }
+        let closed = self.messages.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire);
+        closed.map(drop)
+    }
+
+    /// Takes room for one message; false, and nothing taken, when a limit of the queue would be passed or it is closed.
     pub(crate) fn reserve(&self, bytes: u64) -> bool {
-        let messages = self.messages.fetch_add(1, Ordering::Relaxed) + 1;
+        let messages = self.messages.fetch_add(1, Ordering::AcqRel) + 1;
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let within = |limit, value| limit == 0 || value <= limit;
-        if within(self.settings.max_messages, messages) && within(self.settings.max_bytes, total) {
+        let is_open = messages & CLOSED == 0;
+        if is_open && within(self.settings.max_messages, messages) && within(self.settings.max_bytes, total) {
             return true;
         }
         self.unreserve(bytes);

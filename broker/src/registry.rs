@@ -1,7 +1,9 @@
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
+use hashbrown::HashMap;
 
 use crate::exchange::Exchange;
 use crate::model::{ExchangeId, QueueId};
@@ -17,10 +19,14 @@ pub(crate) struct Registry {
     exchange_names: DashMap<ExchangeId, Arc<str>>,
     queues: DashMap<Arc<str>, Arc<Queue>>,
     queues_by_id: DashMap<QueueId, Arc<Queue>>,
+    /// Exchange and key of every binding of a queue, so that its deletion costs what it is bound to.
+    bound: Mutex<Bound>,
     bindings: AtomicUsize,
     last_exchange: AtomicU32,
     last_queue: AtomicU32,
 }
+
+type Bound = HashMap<QueueId, BTreeSet<(Arc<str>, Box<str>)>>;
 
 impl Registry {
     pub(crate) fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
@@ -49,13 +55,15 @@ impl Registry {
     }
 
     /// Removes the queue and its bindings.
-    pub(crate) fn remove_queue(&self, name: &str) -> Option<Arc<Queue>> {
-        let (_, queue) = self.queues.remove(name)?;
+    pub(crate) fn remove_queue(&self, queue: &Queue) {
+        self.queues.remove(queue.name());
         self.queues_by_id.remove(&queue.id());
-        for exchange in self.exchanges() {
-            self.bindings.fetch_sub(exchange.unbind_queue(&queue), Ordering::Relaxed);
+        let bound = self.bound().remove(&queue.id()).unwrap_or_default();
+        for (exchange, key) in bound {
+            if self.exchange(&exchange).is_some_and(|exchange| exchange.unbind(&key, queue)) {
+                self.bindings.fetch_sub(1, Ordering::Relaxed);
+            }
         }
-        Some(queue)
     }
 
     pub(crate) fn insert_exchange(&self, name: &Arc<str>) {
@@ -70,13 +78,18 @@ impl Registry {
     pub(crate) fn remove_exchange(&self, name: &str) {
         if let Some((_, exchange)) = self.exchanges.remove(name) {
             self.exchange_names.remove(&exchange.id());
-            self.bindings.fetch_sub(exchange.binding_count(), Ordering::Relaxed);
+            let bindings = exchange.bindings();
+            self.bindings.fetch_sub(bindings.len(), Ordering::Relaxed);
+            for (key, queue) in bindings {
+                self.forget_binding(&exchange, &queue, key);
+            }
         }
     }
 
     pub(crate) fn bind(&self, exchange: &str, queue: &str, key: &str) {
         let (Some(exchange), Some(queue)) = (self.exchange(exchange), self.queue(queue)) else { return };
         if exchange.bind(key, &queue) {
+            self.bound().entry(queue.id()).or_default().insert((Arc::clone(exchange.name()), Box::from(key)));
             self.bindings.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -84,8 +97,22 @@ impl Registry {
     pub(crate) fn unbind(&self, exchange: &str, queue: &str, key: &str) {
         let (Some(exchange), Some(queue)) = (self.exchange(exchange), self.queue(queue)) else { return };
         if exchange.unbind(key, &queue) {
+            self.forget_binding(&exchange, &queue, Box::from(key));
             self.bindings.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    fn forget_binding(&self, exchange: &Exchange, queue: &Queue, key: Box<str>) {
+        let mut bound = self.bound();
+        let Some(bindings) = bound.get_mut(&queue.id()) else { return };
+        bindings.remove(&(Arc::clone(exchange.name()), key));
+        if bindings.is_empty() {
+            bound.remove(&queue.id());
+        }
+    }
+
+    fn bound(&self) -> MutexGuard<'_, Bound> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn queue_count(&self) -> usize {

@@ -118,7 +118,7 @@ impl State {
                 .into_iter()
                 .map(|(key, queue)| BindingView {
                     exchange: name.to_owned(),
-                    queue: queue.to_string(),
+                    queue: queue.name().to_owned(),
                     key: key.into_string(),
                 })
                 .collect();

@@ -1,3 +1,5 @@
+mod topology;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -5,7 +7,7 @@ use ciphermq_journal::{Commit, Doorbell, Position};
 use tracing::debug;
 
 use crate::dedupe::{Dedupe, IdHash, Place};
-use crate::event::{Event, Record, Topology};
+use crate::event::{Event, Record};
 use crate::exchange::Route;
 use crate::history::{Acknowledged, History};
 use crate::model::ExchangeId;
@@ -61,7 +63,7 @@ impl State {
 
     /// Takes room for a message in every queue of its route, or in none.
     pub(crate) fn reserve(&self, route: &Route, bytes: u64) -> Result<(), Error> {
-        let total = bytes.saturating_mul(route.queues.len() as u64);
+        let total = in_store(route.queues.len() as u64, bytes.saturating_mul(route.queues.len() as u64));
         if self.store_bytes.fetch_add(total, Ordering::Relaxed).saturating_add(total) > self.options.store_bytes_max {
             self.store_bytes.fetch_sub(total, Ordering::Relaxed);
             return Err(Error::StoreFull);
@@ -70,7 +72,9 @@ impl State {
             if !queue.reserve(bytes) {
                 route.queues[..index].iter().for_each(|reserved| reserved.unreserve(bytes));
                 self.store_bytes.fetch_sub(total, Ordering::Relaxed);
-                return Err(Error::QueueFull(queue.name().to_owned()));
+                let name = queue.name().to_owned();
+                // Deleted after the route was looked up: an ACK would promise a message that is nowhere.
+                return Err(if queue.is_closed() { Error::NoQueue(name) } else { Error::QueueFull(name) });
             }
         }
         Ok(())
@@ -113,7 +117,7 @@ impl State {
             Event::Move { queue, position: from, to, reason } => {
                 self.commit_move(position, &queue, from, &to, reason, now);
             }
-            Event::Topology(change) => self.commit_topology(change),
+            Event::Topology(change, verdict) => self.commit_topology(change, &verdict),
         }
     }
 
@@ -124,7 +128,7 @@ impl State {
             Event::Settle { queue, position } | Event::Move { queue, position, .. } => {
                 queue.restore(position, record.at);
             }
-            Event::Topology(_) => {}
+            Event::Topology(..) => {}
         }
     }
 
@@ -149,7 +153,7 @@ impl State {
 
     fn commit_settle(&self, queue: &Arc<Queue>, position: Position, now: Timestamp) {
         let Some(Held { message, attempts, delivered }) = queue.retire(position, now) else { return };
-        self.store_bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
+        self.store_bytes.fetch_sub(in_store(1, message.bytes()), Ordering::Relaxed);
         let published = message.published();
         self.stats.count_ack(now.ms_since(published), now.ms_since(delivered.unwrap_or(now)));
         let exchange = self.registry.exchange_name(message.exchange_id());
@@ -175,7 +179,7 @@ impl State {
         now: Timestamp,
     ) {
         let Some(Held { message, .. }) = from.retire(moved, now) else { return };
-        self.store_bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
+        self.store_bytes.fetch_sub(in_store(1, message.bytes()), Ordering::Relaxed);
         let target = self
             .registry
             .queue(to)
@@ -183,7 +187,7 @@ impl State {
         let dead = message.dead(from.name(), reason);
         // Already stored, so no limit can refuse it: it only changes its place.
         target.reserve_unchecked(dead.bytes());
-        self.store_bytes.fetch_add(dead.bytes(), Ordering::Relaxed);
+        self.store_bytes.fetch_add(in_store(1, dead.bytes()), Ordering::Relaxed);
         self.dedupe().relocate(self.hash(message.id()), message.origin());
         self.stats.dead_lettered.fetch_add(1, Ordering::Relaxed);
         debug!(from = from.name(), to = &**to, reason = reason.as_str(), "Message {} dead-lettered", message.id());
@@ -192,58 +196,13 @@ impl State {
         }
     }
 
-    fn commit_topology(&self, change: Topology) {
-        match change {
-            Topology::DeclareQueue { name, settings } => {
-                if self.registry.queue(&name).is_none() {
-                    self.declare_queue(&name, settings);
-                }
-            }
-            Topology::DeclareExchange { name } => self.registry.insert_exchange(&name),
-            Topology::Bind { exchange, queue, key } => self.registry.bind(&exchange, &queue, &key),
-            Topology::Unbind { exchange, queue, key } => self.registry.unbind(&exchange, &queue, &key),
-            Topology::DeleteQueue { name } => {
-                if let Some(queue) = self.registry.remove_queue(&name) {
-                    self.store_bytes.fetch_sub(queue.delete().bytes, Ordering::Relaxed);
-                }
-            }
-            Topology::DeleteExchange { name } => self.registry.remove_exchange(&name),
-            Topology::Purge { name, purged } => {
-                if let Some(queue) = self.registry.queue(&name) {
-                    let removed = queue.purge();
-                    self.store_bytes.fetch_sub(removed.bytes, Ordering::Relaxed);
-                    purged.store(removed.messages, Ordering::Release);
-                }
-            }
-        }
-    }
-
-    fn declare_queue(&self, name: &Arc<str>, settings: QueueSettings) -> Arc<Queue> {
-        let id = self.registry.next_queue_id();
-        let (timers, stats) = (Arc::clone(&self.timers), Arc::clone(&self.stats));
-        let queue = Arc::new(Queue::new(id, Arc::clone(name), settings, timers, stats));
-        self.registry.insert_queue(&queue);
-        queue
-    }
-
     fn unreserve_in(&self, queue: &Queue, bytes: u64) {
         queue.unreserve(bytes);
-        self.store_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.store_bytes.fetch_sub(in_store(1, bytes), Ordering::Relaxed);
     }
+}
 
-    /// Whether one more queue, exchange or binding may be declared.
-    pub(crate) fn check_room(&self, change: &Topology) -> Result<(), Error> {
-        match change {
-            Topology::DeclareQueue { .. } if self.registry.queue_count() >= limits::QUEUES_MAX => {
-                Err(Error::Limit("100000 queues"))
-            }
-            Topology::DeclareExchange { .. } if self.registry.exchange_count() >= limits::EXCHANGES_MAX => {
-                Err(Error::Limit("100000 exchanges"))
-            }
-            Topology::Bind { .. } if self.registry.binding_count() >= limits::BINDINGS_MAX => {
-                Err(Error::Limit("1000000 bindings"))
-            }
-            _ => Ok(()),
-        }
-    }
+/// What messages with texts of this many bytes count for against the store's limit.
+fn in_store(messages: u64, text_bytes: u64) -> u64 {
+    text_bytes.saturating_add(messages.saturating_mul(limits::MESSAGE_OVERHEAD_BYTES))
 }

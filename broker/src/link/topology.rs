@@ -1,14 +1,13 @@
 //! Changing exchanges, queues and bindings. Each change is journaled by itself and answered when it is committed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ciphermq_journal::Receipt;
 use tracing::info;
 
 use super::{Link, check_length};
-use crate::event::{Event, Record, Topology};
-use crate::{Error, QueueOptions, QueueSettings, Timestamp, limits};
+use crate::event::{Event, Record, Topology, Verdict};
+use crate::{Error, QueueOptions, QueueSettings, Timestamp};
 
 /// A change of the topology that was submitted, or was not necessary.
 #[derive(Debug)]
@@ -16,13 +15,18 @@ use crate::{Error, QueueOptions, QueueSettings, Timestamp, limits};
 pub struct Returned {
     /// What to wait for; `None` if everything was as asked.
     pub receipt: Option<Receipt>,
-    purged: Option<Arc<AtomicU64>>,
+    verdict: Arc<Verdict>,
 }
 
 impl Returned {
+    /// Why the change was not made, once the receipt is complete: something committed before it stood in its way.
+    pub fn refused(&self) -> Option<&Error> {
+        self.verdict.refused()
+    }
+
     /// Messages removed by a purge, once the receipt is complete.
     pub fn purged(&self) -> u64 {
-        self.purged.as_ref().map_or(0, |purged| purged.load(Ordering::Acquire))
+        self.verdict.purged()
     }
 }
 
@@ -33,19 +37,9 @@ impl Link {
     /// `Conflict`, `NotAllowed`, `Limit`, `Storage`.
     pub fn declare_queue(&mut self, name: &str, options: &QueueOptions, now: Timestamp) -> Result<Returned, Error> {
         check_length(name)?;
-        if options.dead_letter.as_deref() == Some(name) {
-            return Err(Error::NotAllowed("a queue cannot be its own dead-letter queue"));
-        }
-        if let Some(queue) = self.shared.state.registry.queue(name) {
-            let conflict = queue.settings().conflict(options);
-            return match conflict {
-                Some(has) => Err(Error::Conflict { queue: name.to_owned(), has }),
-                None => Ok(Returned { receipt: None, purged: None }),
-            };
-        }
         let settings = QueueSettings::decide(name, options, &self.shared.state.options);
-        settings.dead_letter.as_deref().map_or(Ok(()), check_length)?;
-        self.change(Topology::DeclareQueue { name: Arc::from(name), settings }, now)
+        let change = Topology::DeclareQueue { name: Arc::from(name), options: options.clone(), settings };
+        self.change(change, now)
     }
 
     /// Declares a direct exchange.
@@ -54,10 +48,7 @@ impl Link {
     /// `Limit`, `Storage`.
     pub fn declare_exchange(&mut self, name: &str, now: Timestamp) -> Result<Returned, Error> {
         check_length(name)?;
-        match self.shared.state.registry.exchange(name) {
-            Some(_) => Ok(Returned { receipt: None, purged: None }),
-            None => self.change(Topology::DeclareExchange { name: Arc::from(name) }, now),
-        }
+        self.change(Topology::DeclareExchange { name: Arc::from(name) }, now)
     }
 
     /// Binds a queue to an exchange.
@@ -66,15 +57,6 @@ impl Link {
     /// `NoExchange`, `NoQueue`, `Limit`, `Storage`.
     pub fn bind(&mut self, exchange: &str, queue: &str, key: &str, now: Timestamp) -> Result<Returned, Error> {
         check_length(key)?;
-        let registry = &self.shared.state.registry;
-        let found = registry.exchange(exchange).ok_or_else(|| Error::NoExchange(exchange.to_owned()))?;
-        let bound = registry.queue(queue).ok_or_else(|| Error::NoQueue(queue.to_owned()))?;
-        if found.is_bound(key, &bound) {
-            return Ok(Returned { receipt: None, purged: None });
-        }
-        if found.route(key).is_some_and(|route| route.queues.len() >= limits::QUEUES_PER_MESSAGE_MAX) {
-            return Err(Error::Limit("1000 queues behind one key"));
-        }
         let (exchange, queue, key) = (Arc::from(exchange), Arc::from(queue), Arc::from(key));
         self.change(Topology::Bind { exchange, queue, key }, now)
     }
@@ -94,16 +76,6 @@ impl Link {
     /// # Errors
     /// `NoExchange`, `NoQueue`, `NoBinding`, `NotAllowed`, `Storage`.
     pub fn unbind(&mut self, exchange: &str, queue: &str, key: &str, now: Timestamp) -> Result<Returned, Error> {
-        let registry = &self.shared.state.registry;
-        let found = registry.exchange(exchange).ok_or_else(|| Error::NoExchange(exchange.to_owned()))?;
-        let bound = registry.queue(queue).ok_or_else(|| Error::NoQueue(queue.to_owned()))?;
-        if (exchange, queue, key) == (limits::DEFAULT_EXCHANGE, limits::DEFAULT_QUEUE, limits::DEFAULT_KEY) {
-            return Err(DEFAULT_STAYS);
-        }
-        if !found.is_bound(key, &bound) {
-            let [exchange, queue, key] = [exchange, queue, key].map(str::to_owned);
-            return Err(Error::NoBinding { exchange, queue, key });
-        }
         let (exchange, queue, key) = (Arc::from(exchange), Arc::from(queue), Arc::from(key));
         self.change(Topology::Unbind { exchange, queue, key }, now)
     }
@@ -113,15 +85,7 @@ impl Link {
     /// # Errors
     /// `NoQueue`, `NotEmpty`, `NotAllowed`, `Storage`.
     pub fn delete_queue(&mut self, name: &str, force: bool, now: Timestamp) -> Result<Returned, Error> {
-        let queue = self.shared.state.registry.queue(name).ok_or_else(|| Error::NoQueue(name.to_owned()))?;
-        if name == limits::DEFAULT_QUEUE {
-            return Err(DEFAULT_STAYS);
-        }
-        let messages = queue.counts().total();
-        if messages > 0 && !force {
-            return Err(Error::NotEmpty { queue: name.to_owned(), messages });
-        }
-        self.change(Topology::DeleteQueue { name: Arc::from(name) }, now)
+        self.change(Topology::DeleteQueue { name: Arc::from(name), force }, now)
     }
 
     /// Deletes an exchange and its bindings.
@@ -129,12 +93,6 @@ impl Link {
     /// # Errors
     /// `NoExchange`, `NotAllowed`, `Storage`.
     pub fn delete_exchange(&mut self, name: &str, now: Timestamp) -> Result<Returned, Error> {
-        if !self.is_exchange(name) {
-            return Err(Error::NoExchange(name.to_owned()));
-        }
-        if name == limits::DEFAULT_EXCHANGE {
-            return Err(DEFAULT_STAYS);
-        }
         self.change(Topology::DeleteExchange { name: Arc::from(name) }, now)
     }
 
@@ -143,22 +101,21 @@ impl Link {
     /// # Errors
     /// `NoQueue`, `Storage`.
     pub fn purge(&mut self, name: &str, now: Timestamp) -> Result<Returned, Error> {
-        if !self.is_queue(name) {
-            return Err(Error::NoQueue(name.to_owned()));
-        }
-        let purged = Arc::new(AtomicU64::new(0));
-        let returned = self.change(Topology::Purge { name: Arc::from(name), purged: Arc::clone(&purged) }, now)?;
-        Ok(Returned { purged: Some(purged), ..returned })
+        self.change(Topology::Purge { name: Arc::from(name) }, now)
     }
 
     fn change(&mut self, change: Topology, now: Timestamp) -> Result<Returned, Error> {
         self.now = now;
-        self.shared.state.check_room(&change)?;
+        let verdict = Arc::new(Verdict::default());
+        if !self.shared.state.check(&change)? {
+            return Ok(Returned { receipt: None, verdict });
+        }
+        if let Topology::DeclareQueue { settings, .. } = &change {
+            settings.dead_letter.as_deref().map_or(Ok(()), check_length)?;
+        }
         info!(connection = self.connection.id().0, "{change}");
-        self.records.push(Record { at: now, event: Event::Topology(change) });
+        self.records.push(Record { at: now, event: Event::Topology(change, Arc::clone(&verdict)) });
         let receipt = self.submit().transpose()?;
-        Ok(Returned { receipt, purged: None })
+        Ok(Returned { receipt, verdict })
     }
 }
-
-const DEFAULT_STAYS: Error = Error::NotAllowed("the default topology stays");

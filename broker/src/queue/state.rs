@@ -135,12 +135,6 @@ pub(crate) struct Counts {
     pub(crate) delayed: u64,
 }
 
-impl Counts {
-    pub(crate) fn total(self) -> u64 {
-        self.ready + self.leased + self.delayed
-    }
-}
-
 /// Ends of leases and delays handled before the queue's lock is let go.
 const DUE_MAX: usize = 1_024;
 /// A lease that ends when it begins would be given out again for ever.
