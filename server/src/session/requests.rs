@@ -59,36 +59,33 @@ impl TextSession {
             Command::Hello { name, session } => self.hello(name, session, now),
             Command::DeclareQueue { queue, options } => {
                 let changed = self.link.declare_queue(queue.as_str(), &queue_options(options), now);
-                self.changed(changed, Reply::QueueDeclared, now);
+                self.changed(changed, Then::Reply(Reply::QueueDeclared), now);
             }
             Command::DeclareExchange { exchange } => {
                 let changed = self.link.declare_exchange(exchange.as_str(), now);
-                self.changed(changed, Reply::ExchangeDeclared, now);
+                self.changed(changed, Then::Reply(Reply::ExchangeDeclared), now);
             }
             Command::Bind { exchange, queue, key } => {
                 let changed = self.link.bind(exchange.as_str(), queue.as_str(), key.as_str(), now);
-                self.changed(changed, Reply::QueueBound, now);
+                self.changed(changed, Then::Reply(Reply::QueueBound), now);
             }
             Command::BindEitherWay { first, second, key } => self.bind_either_way(first, second, key, now),
             Command::Unbind { exchange, queue, key } => {
                 let changed = self.link.unbind(exchange.as_str(), queue.as_str(), key.as_str(), now);
-                self.changed(changed, Reply::QueueUnbound, now);
+                self.changed(changed, Then::Reply(Reply::QueueUnbound), now);
             }
             Command::DeleteQueue { queue, if_not_empty } => {
                 let changed = self.link.delete_queue(queue.as_str(), if_not_empty == IfNotEmpty::Delete, now);
-                self.changed(changed, Reply::QueueDeleted, now);
+                self.changed(changed, Then::Reply(Reply::QueueDeleted), now);
             }
             Command::DeleteExchange { exchange } => {
                 let changed = self.link.delete_exchange(exchange.as_str(), now);
-                self.changed(changed, Reply::ExchangeDeleted, now);
+                self.changed(changed, Then::Reply(Reply::ExchangeDeleted), now);
             }
-            Command::Purge { queue } => match self.link.purge(queue.as_str(), now) {
-                Ok(returned) => match returned.receipt {
-                    Some(receipt) => self.wait_for(Change { receipt, then: Then::Purged(returned) }, now),
-                    None => self.reply(&Reply::Purged(0)),
-                },
-                Err(error) => self.refuse(&error),
-            },
+            Command::Purge { queue } => {
+                let changed = self.link.purge(queue.as_str(), now);
+                self.changed(changed, Then::Purged, now);
+            }
             Command::Consume { queue, prefetch } => self.consume(queue, prefetch, line, now),
             Command::Cancel { queue } => match self.link.cancel(queue.as_str(), now) {
                 Ok(()) => self.reply(&Reply::ConsumerCancelled),
@@ -234,13 +231,8 @@ impl TextSession {
             }
             // The originals' receivers expect any queue to be there.
             Err(Error::NoQueue(_)) if self.dialect() == Dialect::Legacy => {
-                match self.link.declare_queue(name, &QueueOptions::default(), now) {
-                    Ok(Returned { receipt: Some(receipt), .. }) => {
-                        self.wait_for(Change { receipt, then: Then::Again(line.to_vec()) }, now);
-                    }
-                    Ok(_) => self.reply(&Reply::Subscribed),
-                    Err(error) => self.refuse(&error),
-                }
+                let declared = self.link.declare_queue(name, &QueueOptions::default(), now);
+                self.changed(declared, Then::Again(line.to_vec()), now);
             }
             Err(error) => self.refuse(&error),
         }
@@ -271,17 +263,31 @@ impl TextSession {
                 warn!(connection = self.link.id().0, first, second, key, %error, "bind not done");
                 self.reply(&Reply::QueueBound);
             }
-            changed => self.changed(changed, Reply::QueueBound, now),
+            changed => self.changed(changed, Then::Reply(Reply::QueueBound), now),
         }
     }
 
-    fn changed(&mut self, changed: Result<Returned, Error>, reply: Reply<'static>, now: Timestamp) {
-        match changed {
-            Ok(Returned { receipt: Some(receipt), .. }) => {
-                self.wait_for(Change { receipt, then: Then::Reply(reply) }, now);
+    fn changed(&mut self, changed: Result<Returned, Error>, then: Then, now: Timestamp) {
+        match (changed, then) {
+            (Ok(returned @ Returned { receipt: Some(receipt), .. }), then) => {
+                self.wait_for(Change { receipt, returned, then }, now);
             }
-            Ok(_) => self.reply(&reply),
-            Err(error) => self.refuse(&error),
+            (Ok(_), Then::Reply(reply)) => self.reply(&reply),
+            (Ok(_), Then::Purged) => self.reply(&Reply::Purged(0)),
+            // Declared by somebody else in this moment.
+            (Ok(_), Then::Again(line)) => self.request(&line, now),
+            (Err(error), _) => self.refuse(&error),
+        }
+    }
+
+    /// What was possible when it was asked for was not any more when its turn came.
+    pub(super) fn refuse_change(&mut self, error: &Error, then: &Then) {
+        match (self.dialect(), then) {
+            (Dialect::Legacy, Then::Reply(reply @ Reply::QueueBound)) => {
+                warn!(connection = self.link.id().0, %error, "bind not done");
+                self.reply(reply);
+            }
+            _ => self.refuse(error),
         }
     }
 

@@ -372,3 +372,30 @@ fn closing_comes_after_the_replies_that_are_owed() {
     assert_eq!(client.hear(), "ACK m-1\nClosing: SHUTTING_DOWN bye\n");
     assert!(client.session.is_finished());
 }
+
+#[test]
+fn what_two_clients_ask_at_one_time_is_decided_by_the_journal() {
+    let broker = slow_broker();
+    let mut setup = Conversation::modern(&broker);
+    setup.say("declare_queue q\n");
+    broker.write_journal();
+    assert_eq!(setup.hear(), "Queue declared\n");
+    let (mut a, mut b, mut old) =
+        (Conversation::modern(&broker), Conversation::modern(&broker), Conversation::with(&broker));
+    assert_eq!(a.say("delete_queue q\n") + &b.say("bind default_exchange q k\n"), "");
+    assert_eq!(old.say("bind default_exchange q k\n"), "");
+    broker.write_journal();
+    assert_eq!(a.hear(), "Queue deleted\n");
+    assert_eq!(b.hear(), "Error: NOT_FOUND queue 'q'\n");
+    assert_eq!(old.hear(), "Queue bound\n", "the originals cannot react to anything else");
+    assert_eq!(setup.say("declare_queue small\nbind default_exchange small default_key\n"), "");
+    broker.write_journal();
+    setup.hear();
+    broker.write_journal();
+    setup.hear();
+    assert_eq!(a.say(&publish("m-1")), "");
+    let refused = b.say("delete_queue small\n");
+    assert!(refused.starts_with("Error: NOT_EMPTY queue 'small' holds 1 message"), "not committed yet, and counted");
+    broker.write_journal();
+    assert_eq!(a.hear(), "ACK m-1\n");
+}

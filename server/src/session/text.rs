@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use ciphermq_broker::{Delivery, Link, Notice, Reason, Settle, Timestamp};
+use ciphermq_broker::{Delivery, Link, Notice, Reason, Returned, Settle, Timestamp};
 use ciphermq_journal::{Receipt, Unavailable};
 use ciphermq_protocol::text::legacy::{LegacyError, LegacyReply};
 use ciphermq_protocol::{self as protocol, Code, Decoder, Dialect, Push, Reply};
@@ -66,6 +66,7 @@ enum Phase {
 /// A topology change on its way through the journal, and what to do when it is through.
 pub(super) struct Change {
     pub(super) receipt: Receipt,
+    pub(super) returned: Returned,
     pub(super) then: Then,
 }
 
@@ -74,7 +75,7 @@ pub(super) enum Then {
     /// Answer this.
     Reply(Reply<'static>),
     /// Answer with the number of messages purged.
-    Purged(ciphermq_broker::Returned),
+    Purged,
     /// Do this request again: what it needed is there now.
     Again(Vec<u8>),
 }
@@ -231,12 +232,13 @@ impl TextSession {
     fn finish_change(&mut self, now: Timestamp) {
         let Some(change) = &self.change else { return };
         let Some(outcome) = self.link.outcome(change.receipt) else { return };
-        let Some(Change { then, .. }) = self.change.take() else { return };
-        match (outcome, then) {
-            (Err(Unavailable), _) => self.reply_broken_promise(),
-            (Ok(()), Then::Reply(reply)) => self.reply(&reply),
-            (Ok(()), Then::Purged(returned)) => self.reply(&Reply::Purged(returned.purged())),
-            (Ok(()), Then::Again(line)) => self.request(&line, now),
+        let Some(Change { returned, then, .. }) = self.change.take() else { return };
+        match (outcome, returned.refused(), then) {
+            (Err(Unavailable), _, _) => self.reply_broken_promise(),
+            (Ok(()), Some(error), then) => self.refuse_change(error, &then),
+            (Ok(()), None, Then::Reply(reply)) => self.reply(&reply),
+            (Ok(()), None, Then::Purged) => self.reply(&Reply::Purged(returned.purged())),
+            (Ok(()), None, Then::Again(line)) => self.request(&line, now),
         }
     }
 
