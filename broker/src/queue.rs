@@ -1,4 +1,5 @@
 mod consumers;
+mod holders;
 mod state;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,6 +4,7 @@ use ciphermq_journal::Position;
 use hashbrown::HashMap;
 
 use super::consumers::{Consumers, SubscriptionId};
+use super::holders::Holders;
 use crate::model::LeaseId;
 use crate::{ConnectionId, Message, QueueSettings, Timestamp};
 
@@ -23,8 +24,7 @@ pub(crate) struct QueueState {
     /// Nacked with a delay that is not over.
     delayed: HashMap<Position, Delayed>,
     leased: HashMap<Position, Leased>,
-    /// The leases of each connection, oldest first, so that its end costs what it holds and not what the queue holds.
-    holders: HashMap<ConnectionId, BTreeSet<(LeaseId, Position)>>,
+    holders: Holders,
     /// Settled or worn out; the record that removes it is on its way through the journal.
     leaving: HashMap<Position, Leaving>,
     /// One entry for each leased and each delayed message.
@@ -150,7 +150,7 @@ impl QueueState {
             returned: BTreeMap::new(),
             delayed: HashMap::new(),
             leased: HashMap::new(),
-            holders: HashMap::new(),
+            holders: Holders::default(),
             leaving: HashMap::new(),
             timers: BTreeSet::new(),
             moved: BTreeSet::new(),
@@ -253,12 +253,11 @@ impl QueueState {
     /// longest uses up an attempt, being the one most likely worked on; returns it if that was its last.
     pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<Position> {
         self.consumers.unsubscribe(connection);
-        let held = self.holders.remove(&connection).unwrap_or_default();
-        let is_taken = |position: &Position| self.leased.get(position).is_some_and(|leased| leased.taken);
-        let worked_on = held.iter().find(|(_, position)| is_taken(position)).copied();
-        let mut worn_out = None;
-        for (lease, position) in held {
-            let is_worked_on = worked_on == Some((lease, position));
+        let (mut is_first, mut worn_out) = (true, None);
+        for (lease, position) in self.holders.take(connection) {
+            let is_lease = |leased: &&Leased| leased.is(connection, LeaseRef { position, lease });
+            let Some(leased) = self.leased.get(&position).filter(is_lease) else { continue };
+            let is_worked_on = leased.taken && std::mem::take(&mut is_first);
             let how = if is_worked_on { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
             if self.give_back(connection, LeaseRef { position, lease }, how, now) == Ok(Gone::WornOut) {
                 worn_out = Some(position);
@@ -377,7 +376,7 @@ impl QueueState {
         let (lease, deadline) = (LeaseId(self.last_lease), now.plus_ms(lease_ms.max(LEASE_MS_MIN)));
         let (message, attempt) = (held.message.clone(), held.attempts + 1);
         self.timers.insert((deadline, position));
-        self.holders.entry(connection).or_default().insert((lease, position));
+        self.holders.insert(connection, lease, position);
         // A fetch is answered with the message itself; there is no outbox in between.
         let taken = paid == Paid::ByFetch;
         self.leased.insert(position, Leased { held, lease, connection, paid, deadline, taken });
@@ -406,9 +405,8 @@ impl QueueState {
     /// Ends whatever lease there is, but for its timer.
     fn remove_leased(&mut self, position: Position) -> Option<Leased> {
         let leased = self.leased.remove(&position)?;
-        if let Some(holds) = self.holders.get_mut(&leased.connection) {
-            holds.remove(&(leased.lease, position));
-        }
+        let is_live = |lease, position| self.leased.get(&position).is_some_and(|leased| leased.lease == lease);
+        self.holders.one_ended(leased.connection, is_live);
         if leased.taken {
             self.refund(leased.connection, leased.paid);
         }
