@@ -300,49 +300,38 @@ impl TextSession {
 
     /// Pushes at most one delivery, and none in the company of a reply.
     fn push_legacy(&mut self, out: &mut Vec<u8>, replied: bool, unsent: usize, now: Timestamp) {
-        let Mode::Legacy(pace) = &mut self.mode else { return };
+        let is_open = self.phase == Phase::Open;
+        let TextSession { mode: Mode::Legacy(pace), link, replies, warned_of_length, .. } = self else { return };
         if replied {
             pace.replied(now);
         }
-        pace.refill(&mut self.link, now);
-        if replied || unsent > 0 || !self.replies.is_empty() || self.phase != Phase::Open {
+        pace.refill(link, now);
+        if replied || unsent > 0 || !replies.is_empty() || !is_open {
             return;
         }
-        while let Mode::Legacy(pace) = &mut self.mode
-            && let Some(delivery) = pace.take_due(now)
-        {
+        while let Some(delivery) = pace.take_due(now) {
             let (id, envelope) = (delivery.message().id(), delivery.message().envelope());
             let bytes = LegacyReply::message_bytes(id, envelope);
-            if bytes > protocol::limits::LEGACY_PUSH_BYTES_MAX && self.bury(&delivery, now) {
-                let Mode::Legacy(pace) = &mut self.mode else { return };
-                pace.refill(&mut self.link, now);
+            if bytes > protocol::limits::LEGACY_PUSH_BYTES_MAX && bury(link, &delivery, now) {
+                replies.close_group(link.submit());
+                pace.refill(link, now);
                 continue;
             }
-            if bytes > ORIGINAL_READ_BYTES && !std::mem::replace(&mut self.warned_of_length, true) {
-                warn!(
-                    queue = delivery.queue(),
-                    bytes, "deliveries above 1024 bytes cannot be read by the 0.2.0 receiver"
-                );
+            if bytes > ORIGINAL_READ_BYTES && !std::mem::replace(warned_of_length, true) {
+                warn!(queue = delivery.queue(), "deliveries of {bytes} bytes cannot be read by the 0.2.0 receiver");
             }
             LegacyReply::Message { id, envelope }.encode(out);
-            return pace_of(&mut self.mode, |pace| pace.pushed(delivery));
+            return pace.pushed(delivery);
         }
-    }
-
-    /// Moves a delivery no original can read to the dead-letter queue. False where there is none to move it to.
-    fn bury(&mut self, delivery: &Delivery, now: Timestamp) -> bool {
-        let (id, queue) = (delivery.message().id(), delivery.queue());
-        let buried = self.link.settle(id, Some(queue), Settle::Reject(Reason::TooLong), now).is_ok();
-        debug!(id, queue, buried, "delivery line too long for legacy mode");
-        self.submit();
-        buried
     }
 }
 
-fn pace_of(mode: &mut Mode, change: impl FnOnce(&mut Pace)) {
-    if let Mode::Legacy(pace) = mode {
-        change(pace);
-    }
+/// Moves a delivery no original can read to the dead-letter queue. False where there is none to move it to.
+fn bury(link: &mut Link, delivery: &Delivery, now: Timestamp) -> bool {
+    let (id, queue) = (delivery.message().id(), delivery.queue());
+    let buried = link.settle(id, Some(queue), Settle::Reject(Reason::TooLong), now).is_ok();
+    debug!(id, queue, buried, "delivery line too long for legacy mode");
+    buried
 }
 
 /// A delivery as the protocol crate writes it.
