@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 
 use rustix::process::Signal;
-use support::{Broker, run, text};
+use support::{Broker, ciphermq, run, text};
 
 #[test]
 fn help_names_every_flag_with_its_variable() {
@@ -46,6 +46,17 @@ fn bad_flags_are_usage_errors_that_name_the_flag() {
     assert_eq!(run(&["serve", "--memory", "--data-dir", "x"]).status.code(), Some(2));
     assert_eq!(run(&["serve", "--memory", "--log", "info,x=loud"]).status.code(), Some(2));
     assert_eq!(run(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn memory_switched_off_by_the_environment_is_no_contradiction_to_a_directory() {
+    // Far enough to be refused for its address: the flags were taken.
+    let flags = ["serve", "--data-dir", "x", "--listen", "0.0.0.0:0"];
+    for (memory, told) in [("0", "refusing to listen"), ("1", "exclude each other")] {
+        let output = ciphermq().args(flags).env("CIPHERMQ_MEMORY", memory).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "CIPHERMQ_MEMORY={memory}");
+        assert!(text(&output.stderr).contains(told), "CIPHERMQ_MEMORY={memory}: {}", text(&output.stderr));
+    }
 }
 
 #[test]

@@ -287,6 +287,20 @@ fn a_half_closed_connection_gets_the_replies_it_asked_for() {
     server.assert_serves();
 }
 
+/// The end of input is seen while most of it still waits for the bound on open replies.
+#[test]
+fn all_that_was_sent_before_a_half_close_is_answered() {
+    const REQUESTS: usize = 9000;
+    let server = Server::start();
+    let mut wire = server.connect_modern();
+    let requests: String = (0..REQUESTS).map(|n| format!("{}\n", publish(&envelope(&n.to_string())))).collect();
+    wire.send_bytes(requests.as_bytes());
+    wire.half_close();
+    (0..REQUESTS).for_each(|n| drop(wire.expect(&format!("ACK {n}"))));
+    wire.expect_closed();
+    server.assert_serves();
+}
+
 #[test]
 fn a_reset_in_mid_line_costs_only_that_line() {
     let server = Server::start();

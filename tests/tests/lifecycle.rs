@@ -48,6 +48,33 @@ fn requests_sent_before_sigterm_have_an_answer_or_a_known_unknown_outcome() {
     assert!(server.wait().success());
 }
 
+/// A connection that always has something to read must hear of the end all the same.
+#[test]
+fn a_client_that_floods_does_not_delay_the_end() {
+    let mut server = Server::start();
+    let wire = server.connect_modern();
+    wire.stream().set_read_timeout(None).expect("none is allowed");
+    let (mut writer, mut reader) =
+        (wire.stream().try_clone().expect("a handle"), wire.stream().try_clone().expect("a handle"));
+    let chunk = b"ping\n".repeat(10_000);
+    let flood = std::thread::spawn(move || while writer.write_all(&chunk).is_ok() {});
+    let drain = std::thread::spawn(move || {
+        let mut replies = vec![0; 1 << 16];
+        while reader.read(&mut replies).is_ok_and(|count| count > 0) {}
+    });
+    poll_until("the flood to arrive", || server.stat("request_times_avg_seconds")[0][2].as_u64() > Some(100_000));
+    let told = Instant::now();
+    server.terminate();
+    assert!(server.wait().success());
+    assert!(
+        told.elapsed() < Duration::from_secs(5),
+        "it took {:?}, as if the connection had to be cut",
+        told.elapsed()
+    );
+    flood.join().expect("it ends when the connection does");
+    drain.join().expect("it ends when the connection does");
+}
+
 #[test]
 fn a_session_shown_again_takes_the_leases_of_the_old_connection_back() {
     let server = Server::start();
