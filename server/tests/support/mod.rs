@@ -5,7 +5,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -36,6 +36,7 @@ pub(crate) struct Broker {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
     stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
 }
 
 impl Broker {
@@ -54,10 +55,11 @@ impl Broker {
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let address = line.strip_prefix("CipherMQ ready on ").expect("the ready line").trim_end().parse().unwrap();
-        Broker { child, address, stdout }
+        Broker { child, address, stdout, stderr }
     }
 
     pub(crate) fn memory() -> Broker {
@@ -74,10 +76,19 @@ impl Broker {
         signal_to(&self.child, signal);
     }
 
+    /// Reads stderr up to a line that has this text.
+    pub(crate) fn wait_for_log(&mut self, told: &str) {
+        let mut line = String::new();
+        while !line.contains(told) {
+            line.clear();
+            assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "ended without saying {told:?}");
+        }
+    }
+
     /// Waits for the end: exit status, the rest of stdout, stderr.
     pub(crate) fn end(mut self) -> (ExitStatus, String, String) {
         let (mut rest, mut log) = (String::new(), String::new());
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        self.stderr.read_to_string(&mut log).unwrap();
         self.stdout.read_to_string(&mut rest).unwrap();
         (wait(&mut self.child), rest, log)
     }
