@@ -3,7 +3,7 @@ mod topology;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ciphermq_journal::{Commit, Doorbell, Position};
+use ciphermq_journal::{Commit, Doorbell, Position, Space};
 use tracing::debug;
 
 use crate::dedupe::{Dedupe, IdHash, Place};
@@ -34,7 +34,7 @@ pub(crate) struct State {
 pub(crate) struct Committer(pub(crate) Arc<State>);
 
 impl Commit<Record> for Committer {
-    fn commit(&mut self, position: Position, record: Record) {
+    fn commit(&mut self, position: Position, record: Record, _: &mut Space) {
         self.0.commit(position, record);
     }
 

@@ -3,22 +3,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use crate::Doorbell;
-
-/// Where an entry stands in the log. The first entry has position 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(pub u64);
-
-/// What the log's owner does with an entry.
-pub trait Commit<E>: Send {
-    /// The entry is durable. Called in order of position; never called for two entries at once.
-    ///
-    /// Must not call [`Journal::submit`] on the same journal.
-    fn commit(&mut self, position: Position, entry: E);
-
-    /// The entry will never be durable: whatever was set aside for it can be undone.
-    fn refuse(&mut self, entry: E);
-}
+use crate::{Commit, Doorbell, Position, Reader, Space};
 
 /// Says when the entries of one [`Journal::submit`] have been committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +26,11 @@ pub enum Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the journal failed earlier and accepts nothing until the broker is restarted")]
 pub struct Unavailable;
+
+/// The disk has no room for what was asked, or soon would have none for what must always be possible: settling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the disk is full")]
+pub struct NoRoom;
 
 /// A log of `E`. Cheap to clone; all clones are the same log.
 pub struct Journal<E> {
@@ -87,6 +77,7 @@ struct Writer<E> {
     next: Position,
     owner: Box<dyn Commit<E>>,
     fail_at: Option<Position>,
+    space: Space,
     /// Emptied vectors of the last batch, swapped with the inbox so that neither allocates again.
     entries: Vec<E>,
     bells: Vec<Arc<Doorbell>>,
@@ -107,6 +98,7 @@ impl<E> Journal<E> {
             next: Position(1),
             owner: Box::new(owner),
             fail_at: simulation.fail_at,
+            space: Space::uncounted(),
             entries: Vec::new(),
             bells: Vec::new(),
         };
@@ -149,6 +141,26 @@ impl<E> Journal<E> {
             self.shared.lead();
         }
         Ok(receipt)
+    }
+
+    /// Takes room for an entry with this many bytes of payload that may be refused when the disk is full, until it is admitted,
+    /// committed or refused: then [`Journal::unreserve`] gives it back. Entries that must always be possible reserve nothing.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing is reserved then.
+    pub fn reserve(&self, bytes: u64) -> Result<(), NoRoom> {
+        let _ = bytes;
+        Ok(())
+    }
+
+    /// Gives back what [`Journal::reserve`] took.
+    pub fn unreserve(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// A reader of entries that were committed.
+    pub fn reader(&self) -> Reader {
+        Reader::of_nothing()
     }
 
     /// Whether the entries behind `receipt` are committed: `None` not yet, `Some(Ok)` yes, `Some(Err)` never.
@@ -197,8 +209,8 @@ impl<E> Shared<E> {
             std::mem::swap(&mut inbox.entries, &mut writer.entries);
             std::mem::swap(&mut inbox.bells, &mut writer.bells);
         }
-        let Writer { next, owner, fail_at, entries, bells } = writer;
-        for entry in entries.drain(..) {
+        let Writer { next, owner, fail_at, space, entries, bells } = writer;
+        for mut entry in entries.drain(..) {
             let position = *next;
             next.0 += 1;
             if *fail_at == Some(position) {
@@ -206,7 +218,11 @@ impl<E> Shared<E> {
             }
             if position.0 >= self.failed_from.load(Ordering::Relaxed) {
                 let _ = survived(|| owner.refuse(entry));
-            } else if survived(|| owner.commit(position, entry)) {
+            } else if survived(|| {
+                if owner.admit(position, &mut entry) {
+                    owner.commit(position, entry, space);
+                }
+            }) {
                 // Stored entry by entry: a receipt in the middle of a long batch may complete early.
                 self.committed.store(position.0, Ordering::Release);
             } else {
@@ -259,7 +275,7 @@ mod tests {
     struct Owner(Arc<Mutex<Seen>>);
 
     impl Commit<u32> for Owner {
-        fn commit(&mut self, position: Position, entry: u32) {
+        fn commit(&mut self, position: Position, entry: u32, _: &mut Space) {
             lock(&self.0).committed.push((position.0, entry));
         }
 
@@ -333,7 +349,7 @@ mod tests {
     struct Panics(Arc<Mutex<Seen>>);
 
     impl Commit<u32> for Panics {
-        fn commit(&mut self, position: Position, entry: u32) {
+        fn commit(&mut self, position: Position, entry: u32, _: &mut Space) {
             assert_ne!(entry, 13, "a commit that panics, as asked");
             lock(&self.0).committed.push((position.0, entry));
         }

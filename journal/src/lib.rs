@@ -12,8 +12,16 @@
 //!
 //! This version keeps the log in memory ([`Journal::memory`]): "durable" means "until the process ends".
 
+mod disk;
 mod doorbell;
+mod entry;
 mod journal;
+mod reader;
+mod space;
 
+pub use disk::{Disk, DiskFile};
 pub use doorbell::Doorbell;
-pub use journal::{Commit, Health, Journal, Pace, Position, Receipt, Simulation, Unavailable};
+pub use entry::{Commit, Durability, Entry, Owner, Position, Undecodable};
+pub use journal::{Health, Journal, NoRoom, Pace, Receipt, Simulation, Unavailable};
+pub use reader::{ReadError, Reader};
+pub use space::Space;

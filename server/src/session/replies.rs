@@ -152,13 +152,13 @@ const KEPT_BYTES: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ciphermq_journal::{Commit, Doorbell, Journal, Pace, Position, Simulation};
+    use ciphermq_journal::{Commit, Doorbell, Journal, Pace, Position, Simulation, Space};
     use std::sync::Arc;
 
     struct Nobody;
 
     impl Commit<u32> for Nobody {
-        fn commit(&mut self, _: Position, _: u32) {}
+        fn commit(&mut self, _: Position, _: u32, _: &mut Space) {}
         fn refuse(&mut self, _: u32) {}
     }
 
