@@ -74,7 +74,7 @@ mod subscription;
 mod topology;
 
 pub use backoff::BackoffOptions;
-pub use ciphermq_protocol::Code;
+pub use ciphermq_protocol::{Code, Durability};
 pub use client::Client;
 pub use consumer::{ConsumeOptions, Consumer, ConsumerStats, IntoOpener, OnUndecryptable, RawConsumer};
 pub use delivery::{Delivery, RawDelivery, Settled, Undecryptable, Unopened};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ciphermq_protocol::limits::LIST_LIMIT_MAX;
-use ciphermq_protocol::{self as protocol, Command, IfNotEmpty, Page};
+use ciphermq_protocol::{self as protocol, Command, Durability, IfNotEmpty, Page};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +21,7 @@ pub struct QueueOptions {
     dead_letter: Option<String>,
     max_messages: Option<u64>,
     max_bytes: Option<u64>,
+    durability: Option<Durability>,
 }
 
 impl QueueOptions {
@@ -57,6 +58,12 @@ impl QueueOptions {
     /// Envelope bytes held before publishes are refused; 0 is without limit.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// What the confirmation of a message waits for.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
         self
     }
 }
@@ -171,6 +178,7 @@ impl Client {
             dead_letter: dead_letter.map(|queue| line::name("dead_letter", queue)).transpose()?,
             max_messages: options.max_messages,
             max_bytes: options.max_bytes,
+            durability: options.durability,
         };
         let command = Command::DeclareQueue { queue: line::name("queue", queue)?, options };
         self.ask(Request::Declare, &command).await.map(drop)

@@ -22,6 +22,7 @@ pub mod text;
 pub use name::{BadId, BadName, MessageId, Name, NameKind};
 pub use text::command::{Command, IfNotEmpty, Page, QueueOptions};
 pub use text::decoder::{Decoder, LineTooLong};
+pub use text::durability::{BadDurability, Durability};
 pub use text::envelope::{BadEnvelope, Envelope, parse_batch};
 pub use text::error::{BadOption, Code, Echo, ParseError};
 pub use text::fields::Dialect;

@@ -63,6 +63,9 @@ pub const ATTEMPTS_DEFAULT: u32 = 20;
 /// Highest `max_attempts=`.
 pub const ATTEMPTS_MAX: u32 = 65_535;
 
+/// Longest `durability=interval:`: a minute of acknowledged messages is as much as anybody should be asked to lose.
+pub const DURABILITY_INTERVAL_MS_MAX: u32 = 60_000;
+
 /// Requests of a connection waiting for their reply; then the server stops reading it.
 pub const PENDING_REPLIES_MAX: usize = 1024;
 

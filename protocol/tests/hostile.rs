@@ -52,6 +52,10 @@ fn every_fault_of_a_modern_line_is_named() {
         (b"fetch q lease=000000000000000000001", "BAD_OPTION lease is a number from 1 to 86400000"),
         (b"list_queues limit=10001", "BAD_OPTION limit is a number from 1 to 10000"),
         (
+            b"declare_queue q durability=fsync",
+            "BAD_OPTION durability is sync, none, or interval:<ms> with 1 to 60000 ms",
+        ),
+        (
             b"declare_queue q max_bytes=18446744073709551616",
             "BAD_OPTION max_bytes is a number from 0 to 18446744073709551615",
         ),
@@ -231,6 +235,7 @@ fn legacy_errors_have_the_texts_of_the_contract() {
         (LegacyError::NoBinding("k"), "Error: No binding found for routing key 'k'\n"),
         (LegacyError::QueueFull("q"), "Error: Queue 'q' is full\n"),
         (LegacyError::StoreFull, "Error: Store is full\n"),
+        (LegacyError::DiskFull, "Error: Disk is full\n"),
         (LegacyError::StorageFailure, "Error: Storage failure\n"),
         (LegacyError::ShuttingDown, "Error: Server is shutting down\n"),
         (LegacyError::LimitReached("queues"), "Error: Limit reached: queues\n"),

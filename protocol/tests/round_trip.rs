@@ -2,10 +2,12 @@
 
 mod common;
 
-use ciphermq_protocol::limits::{ATTEMPTS_MAX, DELAY_MS_MAX, LEASE_MS_MAX, LIST_LIMIT_MAX, PREFETCH_MAX};
+use ciphermq_protocol::limits::{
+    ATTEMPTS_MAX, DELAY_MS_MAX, DURABILITY_INTERVAL_MS_MAX, LEASE_MS_MAX, LIST_LIMIT_MAX, PREFETCH_MAX,
+};
 use ciphermq_protocol::{
-    Code, Command, DeadLetter, Delivery, Dialect, Envelope, HelloReply, IfNotEmpty, MessageId, Name, Page, Push,
-    QueueOptions, Reason, Reply, ServerLine, parse_batch,
+    Code, Command, DeadLetter, Delivery, Dialect, Durability, Envelope, HelloReply, IfNotEmpty, MessageId, Name, Page,
+    Push, QueueOptions, Reason, Reply, ServerLine, parse_batch,
 };
 use common::{config, envelope, id, name, token};
 use proptest::option::of;
@@ -23,6 +25,7 @@ struct Parts {
     delay_ms: Option<u64>,
     attempts: Option<u32>,
     count: Option<u64>,
+    durability: Option<Durability>,
     prefetch: u32,
     limit: u32,
     number: u64,
@@ -30,14 +33,34 @@ struct Parts {
 
 fn parts() -> impl Strategy<Value = Parts> {
     let texts = ([name(), name(), name()], of(name()), id(), of(token()), envelope());
-    let options = (of(1..=LEASE_MS_MAX), of(0..=DELAY_MS_MAX), of(0..=ATTEMPTS_MAX), of(any::<u64>()));
+    let options =
+        (of(1..=LEASE_MS_MAX), of(0..=DELAY_MS_MAX), of(0..=ATTEMPTS_MAX), of(any::<u64>()), of(durability()));
     let numbers = (1..=PREFETCH_MAX, 1..=LIST_LIMIT_MAX, any::<u64>());
     (texts, options, numbers).prop_map(|(texts, options, numbers)| {
         let (names, maybe_name, id, token, json) = texts;
-        let (lease_ms, delay_ms, attempts, count) = options;
+        let (lease_ms, delay_ms, attempts, count, durability) = options;
         let (prefetch, limit, number) = numbers;
-        Parts { names, maybe_name, id, token, json, lease_ms, delay_ms, attempts, count, prefetch, limit, number }
+        Parts {
+            names,
+            maybe_name,
+            id,
+            token,
+            json,
+            lease_ms,
+            delay_ms,
+            attempts,
+            count,
+            durability,
+            prefetch,
+            limit,
+            number,
+        }
     })
+}
+
+fn durability() -> impl Strategy<Value = Durability> {
+    let interval = (1..=DURABILITY_INTERVAL_MS_MAX).prop_map(|ms| Durability::Interval { ms });
+    prop_oneof![Just(Durability::Sync), Just(Durability::None), interval]
 }
 
 /// One of every command of modern mode.
@@ -52,6 +75,7 @@ fn commands(parts: &Parts) -> Vec<Command<'_>> {
         dead_letter: maybe,
         max_messages: parts.count,
         max_bytes: parts.count,
+        durability: parts.durability,
     };
     vec![
         Command::Hello { name: maybe, session: token },

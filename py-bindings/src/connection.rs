@@ -223,7 +223,7 @@ impl Connection {
         Ok(Subscription::new(inbox, self.mode.clone()))
     }
 
-    #[pyo3(signature = (queue, *, lease, max_attempts, dead_letter, max_messages, max_bytes))]
+    #[pyo3(signature = (queue, *, lease, max_attempts, dead_letter, max_messages, max_bytes, durability))]
     #[allow(clippy::too_many_arguments)] // as for `send`
     fn declare_queue<'py>(
         &self,
@@ -234,6 +234,7 @@ impl Connection {
         dead_letter: Option<String>,
         max_messages: Option<u64>,
         max_bytes: Option<u64>,
+        durability: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut options = QueueOptions::new();
         if let Some(Seconds(lease)) = lease {
@@ -250,6 +251,9 @@ impl Connection {
         }
         if let Some(bytes) = max_bytes {
             options = options.max_bytes(bytes);
+        }
+        if let Some(durability) = durability {
+            options = options.durability(self::durability(&durability)?);
         }
         let inner = self.inner()?;
         self.mode.run(py, async move { Ok(inner.client().await?.declare_queue(&queue, &options).await?) })
@@ -384,6 +388,11 @@ fn tries(Seconds(timeout): Seconds, attempts: u32) -> PyResult<Tries> {
         return Err(PyValueError::new_err("timeout is more than 0 and attempts at least 1"));
     }
     Ok(Tries { timeout, attempts })
+}
+
+fn durability(text: &str) -> PyResult<cipher_client::Durability> {
+    let parsed = cipher_client::Durability::parse(text);
+    parsed.map_err(|error| PyValueError::new_err(format!("durability is {error}")))
 }
 
 /// An envelope with the id that is in it.

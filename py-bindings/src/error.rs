@@ -122,7 +122,7 @@ fn exception(py: Python<'_>, error: &Error, text: String) -> PyErr {
         ErrorKind::LeaseLost => class(py, "LeaseLost", text),
         ErrorKind::Closed => class(py, "Closed", CLOSED.to_owned()),
         ErrorKind::Protocol { .. } => class(py, "ProtocolError", with_cause(error)),
-        ErrorKind::Refused { code: Code::QueueFull | Code::StoreFull, .. } => class(py, "Full", text),
+        ErrorKind::Refused { code: Code::QueueFull | Code::StoreFull | Code::DiskFull, .. } => class(py, "Full", text),
         ErrorKind::Refused { code: Code::NotLeased, .. } => class(py, "LeaseLost", text),
         ErrorKind::Refused { .. } => class(py, "Refused", text),
         _ => class(py, "CipherMQError", text),

@@ -218,7 +218,9 @@ def test_unsubscribing_ends_the_wait_of_another_thread(sender: ciphermq.Sender, 
 
 def test_topology_is_made_listed_and_taken_away(sender: ciphermq.Sender) -> None:
     bounds = {"max_messages": 9, "max_bytes": 10_000}
-    sender.declare_queue("jobs", lease=12.5, max_attempts=3, dead_letter="jobs.failed", **bounds)
+    sender.declare_queue("jobs", lease=12.5, max_attempts=3, dead_letter="jobs.failed", durability="interval:50", **bounds)
+    with pytest.raises(ValueError, match="durability"):
+        sender.declare_queue("other", durability="fsync")
     sender.declare_exchange("work")
     sender.bind("work", "jobs", "job")
     [jobs] = [queue for queue in sender.list_queues() if queue["queue"] == "jobs"]

@@ -1,5 +1,6 @@
 //! Requests: one line to one [`Command`]. The way back is in `request.rs`.
 
+use super::durability::{self, Durability};
 use super::error::ParseError;
 use super::fields::{Dialect, Fields};
 use crate::limits::{
@@ -141,6 +142,8 @@ pub struct QueueOptions<'a> {
     pub max_messages: Option<u64>,
     /// Envelope bytes held before publishes are refused; 0 is without limit.
     pub max_bytes: Option<u64>,
+    /// What the ACK of a message waits for.
+    pub durability: Option<Durability>,
 }
 
 /// What `delete_queue` does to a queue that holds messages.
@@ -291,6 +294,10 @@ fn declare_queue<'a>(fields: &mut Fields<'a>) -> Result<Command<'a>, ParseError<
             "dead_letter" => option.store(&mut options.dead_letter, option.to_name(NameKind::Queue)?)?,
             "max_messages" => option.store(&mut options.max_messages, option.number(0..=u64::MAX)?)?,
             "max_bytes" => option.store(&mut options.max_bytes, option.number(0..=u64::MAX)?)?,
+            "durability" => {
+                let asked = Durability::parse(option.value).map_err(|_| option.expected(durability::EXPECTED))?;
+                option.store(&mut options.durability, asked)?;
+            }
             _ => return Err(option.unknown()),
         }
     }

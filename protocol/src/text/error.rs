@@ -46,6 +46,8 @@ pub enum Code {
     QueueFull,
     /// The broker's store limit is reached.
     StoreFull,
+    /// The disk has no room for it.
+    DiskFull,
     /// A stated maximum is reached.
     Limit,
     /// The journal failed.
@@ -62,7 +64,7 @@ pub enum Code {
 
 impl Code {
     /// Every code this version knows.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::UnknownCommand,
         Self::MissingArgument,
         Self::BadArgument,
@@ -81,6 +83,7 @@ impl Code {
         Self::Conflict,
         Self::QueueFull,
         Self::StoreFull,
+        Self::DiskFull,
         Self::Limit,
         Self::Storage,
         Self::ShuttingDown,
@@ -109,6 +112,7 @@ impl Code {
             Self::Conflict => "CONFLICT",
             Self::QueueFull => "QUEUE_FULL",
             Self::StoreFull => "STORE_FULL",
+            Self::DiskFull => "DISK_FULL",
             Self::Limit => "LIMIT",
             Self::Storage => "STORAGE",
             Self::ShuttingDown => "SHUTTING_DOWN",

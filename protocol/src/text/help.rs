@@ -16,7 +16,8 @@ pub const ENTRIES: &[Entry] = &[
     entry("hello", "1 [name=<client>] [session=<session>]", "moves the connection to modern mode"),
     entry(
         "declare_queue",
-        "<queue> [lease=<ms>] [max_attempts=<n>] [dead_letter=<queue>] [max_messages=<n>] [max_bytes=<n>]",
+        "<queue> [lease=<ms>] [max_attempts=<n>] [dead_letter=<queue>] [max_messages=<n>] [max_bytes=<n>] \
+         [durability=<sync|none|interval:ms>]",
         "makes the queue if it is not there",
     ),
     entry("declare_exchange", "<exchange>", "makes the exchange if it is not there"),

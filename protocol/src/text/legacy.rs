@@ -74,6 +74,8 @@ pub enum LegacyError<'a> {
     QueueFull(&'a str),
     /// The broker's store limit is reached.
     StoreFull,
+    /// The disk has no room for it.
+    DiskFull,
     /// The journal failed.
     StorageFailure,
     /// The server is stopping.
@@ -93,6 +95,7 @@ impl fmt::Display for LegacyError<'_> {
             Self::NoBinding(key) => write!(f, "No binding found for routing key '{key}'"),
             Self::QueueFull(queue) => write!(f, "Queue '{queue}' is full"),
             Self::StoreFull => f.write_str("Store is full"),
+            Self::DiskFull => f.write_str("Disk is full"),
             Self::StorageFailure => f.write_str("Storage failure"),
             Self::ShuttingDown => f.write_str("Server is shutting down"),
             Self::LimitReached(what) => write!(f, "Limit reached: {what}"),

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod decoder;
+pub mod durability;
 pub mod envelope;
 pub mod error;
 pub mod fields;

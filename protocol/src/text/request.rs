@@ -1,7 +1,7 @@
 //! The client's side of [`Command`]: values to lines.
 
 use super::command::{Command, IfNotEmpty, Page, QueueOptions};
-use super::write::{field, number_field, text};
+use super::write::{display, field, number_field, text};
 use crate::limits::VERSION;
 use crate::name::Name;
 
@@ -98,6 +98,9 @@ fn queue_options(out: &mut Vec<u8>, options: QueueOptions<'_>) {
     name_option(out, "dead_letter", options.dead_letter);
     number_option(out, "max_messages", options.max_messages);
     number_option(out, "max_bytes", options.max_bytes);
+    if let Some(durability) = options.durability {
+        display(out, &format_args!(" durability={durability}"));
+    }
 }
 
 fn listing(out: &mut Vec<u8>, verb: &str, exchange: Option<Name<'_>>, page: Page<'_>) {

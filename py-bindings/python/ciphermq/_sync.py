@@ -92,10 +92,12 @@ class _Connected:
         dead_letter: Optional[str] = None,
         max_messages: Optional[int] = None,
         max_bytes: Optional[int] = None,
+        durability: Optional[str] = None,
     ) -> None:
         """Makes a queue if it is not there. What is not said is the broker's default, or stays as it is.
 
-        `lease` is in seconds. `Refused` with `CONFLICT`: it is there with other options.
+        `lease` is in seconds. `durability` is what the confirmation of a message waits for: `sync` (it is on disk),
+        `interval:<ms>` or `none`. `Refused` with `CONFLICT`: it is there with other options.
         """
         self._core.declare_queue(
             queue,
@@ -104,6 +106,7 @@ class _Connected:
             dead_letter=dead_letter,
             max_messages=max_messages,
             max_bytes=max_bytes,
+            durability=durability,
         )
 
     def declare_exchange(self, exchange: str) -> None:

@@ -59,7 +59,7 @@ class Refused(CipherMQError):
 
 
 class Full(Refused):
-    """The queue or the broker's store is full. Consuming and acknowledging still work; publish later."""
+    """The queue, the broker's store or its disk is full. Consuming and acknowledging still work; publish later."""
 
 
 class LeaseLost(CipherMQError):
