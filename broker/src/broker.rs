@@ -76,8 +76,8 @@ impl Broker {
         let mut moves = Vec::new();
         for id in self.shared.state.timers.take_due(now) {
             let Some(queue) = self.shared.state.registry.queue_by_id(id) else { continue };
-            let worn_out = queue.handle_timeout(now);
-            moves.extend(worn_out.into_iter().filter_map(|position| Event::worn_out(&queue, position)));
+            let tried = queue.handle_timeout(now);
+            moves.extend(tried.into_iter().filter_map(|tried| Event::tried(&queue, tried)));
         }
         self.shared.record(now, moves);
     }

@@ -57,7 +57,7 @@ impl Connection {
     /// Ends subscriptions and returns leases; what wore out by that is to be moved. Harmless when repeated.
     pub(crate) fn detach(&self, now: Timestamp) -> Vec<Event> {
         let queues = std::mem::take(&mut self.queues.lock().unwrap_or_else(PoisonError::into_inner).queues);
-        let detach = |queue: &Arc<Queue>| Event::worn_out(queue, queue.detach(self.id, now)?);
+        let detach = |queue: &Arc<Queue>| Event::tried(queue, queue.detach(self.id, now)?);
         // Collected first: a dead letter must not arrive in a queue this connection still has to leave.
         queues.values().filter_map(detach).collect()
     }
@@ -92,6 +92,7 @@ impl Used {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::stats::Stats;
     use crate::timers::Timers;
     use crate::{BrokerOptions, QueueSettings};
@@ -103,7 +104,8 @@ mod tests {
         let settings = QueueSettings::dead_letter_queue(&BrokerOptions::default());
         let queue = |id| {
             let (timers, stats) = (Arc::clone(&timers), Arc::new(Stats::default()));
-            Arc::new(Queue::new(QueueId(id), Arc::from("q"), settings.clone(), timers, stats))
+            let budget = Arc::new(Budget::unlimited());
+            Arc::new(Queue::new(QueueId(id), Arc::from("q"), settings.clone(), timers, stats, budget))
         };
         let kept = queue(0);
         used.insert(&kept);

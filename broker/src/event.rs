@@ -6,7 +6,7 @@ use ciphermq_journal::Position;
 
 use crate::dedupe::IdHash;
 use crate::exchange::Route;
-use crate::queue::Queue;
+use crate::queue::{Queue, Tried};
 use crate::{Error, Message, QueueOptions, QueueSettings, Reason, Timestamp};
 
 /// What is journaled: every fact that changes a queue or the topology.
@@ -75,10 +75,11 @@ pub(crate) struct Record {
 }
 
 impl Event {
-    /// The move of a message whose attempts are used up. `None` in a dead-letter queue, where they never are.
-    pub(crate) fn worn_out(queue: &Arc<Queue>, position: Position) -> Option<Event> {
-        let to = queue.settings().dead_letter.clone()?;
-        Some(Event::Move { queue: Arc::clone(queue), position, to, reason: Reason::Attempts })
+    /// What is recorded of an attempt that was used up: if it was the last, the message moves. In a dead-letter queue it
+    /// never is.
+    pub(crate) fn tried(queue: &Arc<Queue>, tried: Tried) -> Option<Event> {
+        let to = queue.settings().dead_letter.clone().filter(|_| tried.worn_out)?;
+        Some(Event::Move { queue: Arc::clone(queue), position: tried.order, to, reason: Reason::Attempts })
     }
 }
 

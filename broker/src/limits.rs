@@ -24,6 +24,16 @@ pub const DEAD_LETTER_CHAIN_MAX: usize = 16;
 /// What each message in a queue counts for against the store's limit besides its text: its entry in the queue, the
 /// heads of its allocation and what collections keep free. Without it small messages would take several times the limit.
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 192;
+/// Bytes of a message's text: exchange, key, id and envelope. Above every door's longest line; entries of queues keep the
+/// length in 27 bits.
+pub const TEXT_BYTES_MAX: u64 = (1 << 27) - 1;
+/// What a record takes in the log besides its text: its frame, numbers, padding. Estimated, for the count of what is of
+/// use in a segment: without it a segment full of small messages would look nearly empty.
+pub const RECORD_OVERHEAD_BYTES: u64 = 96;
+/// Bytes of messages waiting in one outbox that have not left memory: what is beyond is read back when it is taken.
+pub const OUTBOX_BYTES_MAX: u64 = 1 << 20;
+/// How long a message that could not be read back rests before it is tried again.
+pub const UNREADABLE_RETRY_MS: u64 = 1_000;
 
 /// Default lease of a delivery.
 pub const LEASE_MS_DEFAULT: u64 = 30_000;
@@ -31,6 +41,8 @@ pub const LEASE_MS_DEFAULT: u64 = 30_000;
 pub const MAX_ATTEMPTS_DEFAULT: u32 = 20;
 /// Default bound on the bytes of stored messages.
 pub const STORE_BYTES_DEFAULT: u64 = 4 << 30;
+/// Default bound on the bytes of messages kept in memory by a broker that can read them back from its log.
+pub const RESIDENT_BYTES_DEFAULT: u64 = 128 << 20;
 /// Default time a message id is remembered.
 pub const DEDUPE_WINDOW_MS_DEFAULT: u64 = 24 * 60 * 60 * 1000;
 /// Default number of message ids remembered.

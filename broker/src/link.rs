@@ -12,8 +12,9 @@ use hashbrown::HashMap;
 use crate::connection::Connection;
 use crate::event::{Event, Record};
 use crate::exchange::Route;
-use crate::outbox::{Delivery, Notice, Waiting};
-use crate::queue::{GiveBack, Gone, NoLease, Queue};
+use crate::loader::{Loader, Unloadable};
+use crate::outbox::{Delivery, Notice, Offer, Waiting};
+use crate::queue::{GiveBack, NoLease, Queue};
 use crate::shared::Shared;
 use crate::{ConnectionId, Error, Message, Reason, SessionId, Timestamp, limits};
 
@@ -36,6 +37,8 @@ pub struct Link {
     /// Taken out of the outbox, not looked at yet.
     notices: VecDeque<Waiting>,
     scratch: String,
+    /// Reads back what left memory.
+    loader: Loader,
     /// The time of the last call: ending a connection happens "now" as well.
     now: Timestamp,
 }
@@ -77,6 +80,7 @@ pub enum Settle {
 impl Link {
     pub(crate) fn new(shared: Arc<Shared>, id: ConnectionId, bell: Arc<Doorbell>) -> Link {
         Link {
+            loader: shared.loader(),
             shared,
             connection: Arc::new(Connection::new(id, bell)),
             session: None,
@@ -195,8 +199,8 @@ impl Link {
     ) -> Result<Option<Event>, NoLease> {
         let (connection, queue, which) = (self.connection.id(), &lease.queue, lease.which);
         let give_back = |how| {
-            let gone = queue.give_back(connection, which, how, now)?;
-            Ok(if gone == Gone::WornOut { Event::worn_out(queue, which.position) } else { None })
+            let tried = queue.give_back(connection, which, how, now)?;
+            Ok(tried.and_then(|tried| Event::tried(queue, tried)))
         };
         match how {
             Settle::Touch { lease_ms } => queue.touch(connection, which, lease_ms, now).map(|()| None),
@@ -204,11 +208,11 @@ impl Link {
             Settle::Release => give_back(GiveBack::Release),
             Settle::Ack => {
                 queue.settle(connection, which, now)?;
-                Ok(Some(Event::Settle { queue: Arc::clone(queue), position: which.position }))
+                Ok(Some(Event::Settle { queue: Arc::clone(queue), position: which.order }))
             }
             Settle::Reject(reason) => {
                 queue.settle(connection, which, now)?;
-                let to_event = |to| Event::Move { queue: Arc::clone(queue), position: which.position, to, reason };
+                let to_event = |to| Event::Move { queue: Arc::clone(queue), position: which.order, to, reason };
                 Ok(dead_letter.map(to_event))
             }
         }
@@ -219,8 +223,8 @@ impl Link {
         if self.settle(id, None, Settle::Ack, now).is_ok() {
             return;
         }
-        for (queue, sighting) in self.shared.state.sightings(id) {
-            self.records.push(Record { at: now, event: Event::Settle { queue, position: sighting.position } });
+        for (queue, sighting, _) in self.shared.state.sightings(id, &mut self.loader) {
+            self.records.push(Record { at: now, event: Event::Settle { queue, position: sighting.order } });
         }
     }
 
@@ -299,8 +303,8 @@ impl Link {
         let (over, kept): (VecDeque<_>, _) = all.partition(|waiting| waiting.queue().id() == queue.id());
         self.notices = kept;
         for waiting in over {
-            if let Waiting::Delivery(delivery, _) = waiting {
-                let _ = queue.give_back(self.connection.id(), delivery.which(), GiveBack::Release, self.now);
+            if let Waiting::Offer(offer) = waiting {
+                let _ = queue.give_back(self.connection.id(), offer.which(), GiveBack::Release, self.now);
             }
         }
     }
@@ -319,19 +323,18 @@ impl Link {
         {
             return Err(Error::Limit("65535 leases on a connection"));
         }
-        let delivery = found.fetch(self.connection.id(), lease_ms, now);
-        if self.connection.is_taken_over() {
-            if let Some(delivery) = delivery {
-                let _ = found.give_back(self.connection.id(), delivery.which(), GiveBack::Release, now);
+        while let Some(offer) = found.fetch(self.connection.id(), lease_ms, now) {
+            if self.connection.is_taken_over() {
+                let _ = found.give_back(self.connection.id(), offer.which(), GiveBack::Release, now);
+                break;
             }
-            self.leave_if_taken_over(&found);
-            return Ok(None);
+            self.shared.state.stats.count_delivery(offer.attempt);
+            if let Some(delivery) = self.redeem(offer) {
+                return Ok(Some(delivery));
+            }
         }
-        if let Some(delivery) = &delivery {
-            self.shared.state.stats.count_delivery(delivery.attempt());
-            self.hold(delivery);
-        }
-        Ok(delivery)
+        self.leave_if_taken_over(&found);
+        Ok(None)
     }
 
     /// The next thing the broker has to say; look again when the bell rang.
@@ -344,11 +347,12 @@ impl Link {
                 self.take_notices();
             }
             match self.notices.pop_front()? {
-                Waiting::Delivery(delivery, paid) => {
-                    if delivery.queue.take_delivery(self.connection.id(), delivery.which(), paid) {
+                Waiting::Offer(offer) => {
+                    if offer.queue.take_delivery(self.connection.id(), offer.which(), offer.paid) {
                         self.forget_old_leases();
-                        self.hold(&delivery);
-                        return Some(Notice::Delivery(delivery));
+                        if let Some(delivery) = self.redeem(offer) {
+                            return Some(Notice::Delivery(delivery));
+                        }
                     }
                 }
                 Waiting::Cancelled(queue) => {
@@ -377,13 +381,39 @@ impl Link {
     /// it from that queue again.
     fn leave_if_taken_over(&self, queue: &Arc<Queue>) {
         if self.connection.is_taken_over() {
-            let worn_out = queue.detach(self.connection.id(), self.now);
-            self.shared.record(self.now, worn_out.and_then(|position| Event::worn_out(queue, position)));
+            let tried = queue.detach(self.connection.id(), self.now);
+            self.shared.record(self.now, tried.and_then(|tried| Event::tried(queue, tried)));
         }
     }
 
-    fn hold(&mut self, delivery: &Delivery) {
-        self.leases.insert(Lease::of(delivery, self.shared.state.hash(delivery.message().id())));
+    /// The message of an offer that was taken, read back if it left memory.
+    fn redeem(&mut self, mut offer: Offer) -> Option<Delivery> {
+        let loaded = match offer.message.take() {
+            Some(message) => Ok(message),
+            None => self.loader.load(&offer.queue, offer.order),
+        };
+        match loaded {
+            Ok(message) => {
+                let delivery = offer.with(message);
+                let hash = self.shared.state.hash(delivery.message().id());
+                self.leases.insert(Lease::of(&delivery, hash));
+                Some(delivery)
+            }
+            Err(Unloadable::Gone) => None,
+            Err(Unloadable::Damaged) => {
+                self.discard(&offer);
+                None
+            }
+        }
+    }
+
+    /// Nobody will ever read this message: it leaves its queue, by a record like every other.
+    fn discard(&self, offer: &Offer) {
+        if offer.queue.settle(self.connection.id(), offer.which(), self.now).is_ok() {
+            self.shared.state.stats.damaged.fetch_add(1, Ordering::Relaxed);
+            let event = Event::Settle { queue: Arc::clone(&offer.queue), position: offer.order };
+            self.shared.record(self.now, [event]);
+        }
     }
 
     fn forget_old_leases(&mut self) {

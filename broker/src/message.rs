@@ -4,6 +4,7 @@ use ciphermq_journal::Position;
 
 use crate::Timestamp;
 use crate::model::ExchangeId;
+use crate::queue::{Size, Stored, copies_log2};
 
 /// A stored message. Cheap to clone: every queue and delivery shares one text.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Message {
     id_len: u8,
     from_len: u8,
     reason: Option<Reason>,
+    /// How many copies share its record, as a power of two.
+    copies_log2: u8,
 }
 
 /// Why a message was moved to a dead-letter queue.
@@ -67,17 +70,24 @@ impl Message {
             id_len: short(id),
             from_len: 0,
             reason: None,
+            copies_log2: 0,
         }
     }
 
     /// The same message as a dead letter out of queue `from`.
     pub(crate) fn dead(&self, from: &str, reason: Reason) -> Message {
         let text = [self.exchange(), self.key(), self.id(), from, self.envelope()].concat();
-        Message { text: Arc::from(text), from_len: short(from), reason: Some(reason), ..self.clone() }
+        Message { text: Arc::from(text), from_len: short(from), reason: Some(reason), copies_log2: 0, ..self.clone() }
     }
 
-    pub(crate) fn with_origin(self, origin: Position) -> Message {
-        Message { origin, ..self }
+    /// First published at `origin`; its record is shared by this many copies.
+    pub(crate) fn with_origin(self, origin: Position, copies: usize) -> Message {
+        Message { origin, copies_log2: copies_log2(copies), ..self }
+    }
+
+    /// What a queue keeps of it when its body leaves memory.
+    pub(crate) fn stored_at(&self, location: Position) -> Stored {
+        Stored { location, size: Size::new(self.bytes(), self.copies_log2) }
     }
 
     /// Exchange it was published to.

@@ -11,6 +11,9 @@ pub struct BrokerOptions {
     pub max_attempts: u32,
     /// Bytes of stored messages, summed over queues, beyond which publishes are refused.
     pub store_bytes_max: u64,
+    /// Bytes of waiting messages, summed over queues, beyond which bodies leave memory and are read back when they are
+    /// delivered. Without effect where nothing can be read back.
+    pub resident_bytes_max: u64,
     /// How long a message id is remembered, in milliseconds.
     pub dedupe_window_ms: u64,
     /// How many message ids are remembered.
@@ -25,6 +28,7 @@ impl Default for BrokerOptions {
             lease_ms: limits::LEASE_MS_DEFAULT,
             max_attempts: limits::MAX_ATTEMPTS_DEFAULT,
             store_bytes_max: limits::STORE_BYTES_DEFAULT,
+            resident_bytes_max: limits::RESIDENT_BYTES_DEFAULT,
             dedupe_window_ms: limits::DEDUPE_WINDOW_MS_DEFAULT,
             dedupe_ids_max: limits::DEDUPE_IDS_DEFAULT,
             hash_key: uuid::Uuid::new_v4().as_u128(),

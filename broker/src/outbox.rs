@@ -11,7 +11,7 @@ use crate::queue::{LeaseRef, Paid, Queue};
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub(crate) queue: Arc<Queue>,
-    pub(crate) position: Position,
+    pub(crate) order: Position,
     pub(crate) lease: LeaseId,
     pub(crate) message: Message,
     pub(crate) attempt: u32,
@@ -34,8 +34,20 @@ impl Delivery {
     }
 
     pub(crate) fn which(&self) -> LeaseRef {
-        LeaseRef { position: self.position, lease: self.lease }
+        LeaseRef { order: self.order, lease: self.lease }
     }
+}
+
+/// A lease just given: what becomes a [`Delivery`] when the connection takes it.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) order: Position,
+    pub(crate) lease: LeaseId,
+    pub(crate) attempt: u32,
+    pub(crate) paid: Paid,
+    /// `None` when it has to be read back.
+    pub(crate) message: Option<Message>,
 }
 
 /// What the broker tells a connection without being asked.
@@ -53,7 +65,7 @@ pub enum Notice {
 /// A notice nobody has taken yet: what it says may be over when somebody does.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    Delivery(Delivery, Paid),
+    Offer(Offer),
     Cancelled(Arc<Queue>),
 }
 
@@ -65,11 +77,22 @@ pub(crate) struct Outbox {
     bell: Arc<Doorbell>,
 }
 
+impl Offer {
+    pub(crate) fn which(&self) -> LeaseRef {
+        LeaseRef { order: self.order, lease: self.lease }
+    }
+
+    pub(crate) fn with(self, message: Message) -> Delivery {
+        let Offer { queue, order, lease, attempt, .. } = self;
+        Delivery { queue, order, lease, message, attempt }
+    }
+}
+
 impl Waiting {
     /// The queue it is about.
     pub(crate) fn queue(&self) -> &Arc<Queue> {
         match self {
-            Waiting::Delivery(Delivery { queue, .. }, _) | Waiting::Cancelled(queue) => queue,
+            Waiting::Offer(Offer { queue, .. }) | Waiting::Cancelled(queue) => queue,
         }
     }
 }

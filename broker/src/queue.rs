@@ -1,5 +1,10 @@
 mod consumers;
+mod held;
 mod holders;
+mod lane;
+mod lease;
+mod purge;
+mod recovery;
 mod state;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +14,16 @@ use ciphermq_journal::Position;
 use hashbrown::HashMap;
 use tracing::debug;
 
+use crate::budget::Budget;
 use crate::model::QueueId;
-use crate::outbox::{Delivery, Outbox, Waiting};
+use crate::outbox::{Offer, Outbox, Waiting};
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::{ConnectionId, Message, QueueSettings, Timestamp};
 
-pub(crate) use state::{Counts, GiveBack, Gone, Held, LeaseRef, NoLease, Paid, Sighting};
+pub(crate) use held::{Body, Held, Seen, Sighting, Size, Stored, Tried, copies_log2};
+pub(crate) use lease::{GiveBack, LeaseRef, NoLease, Paid};
+pub(crate) use state::Counts;
 
 /// One queue: its state behind one lock, and the outboxes of its consumers.
 ///
@@ -32,6 +40,7 @@ pub(crate) struct Queue {
     bytes: AtomicU64,
     timers: Arc<Timers>,
     stats: Arc<Stats>,
+    budget: Arc<Budget>,
     inner: Mutex<Inner>,
 }
 
@@ -63,9 +72,10 @@ impl Queue {
         settings: QueueSettings,
         timers: Arc<Timers>,
         stats: Arc<Stats>,
+        budget: Arc<Budget>,
     ) -> Queue {
         let inner = Inner {
-            state: state::QueueState::new(settings.clone()),
+            state: state::QueueState::new(settings.clone(), Arc::clone(&budget)),
             outboxes: HashMap::new(),
             announced: None,
             deleted: false,
@@ -78,6 +88,7 @@ impl Queue {
             bytes: AtomicU64::new(0),
             timers,
             stats,
+            budget,
             inner: Mutex::new(inner),
         }
     }
@@ -148,13 +159,60 @@ impl Queue {
     }
 
     /// A committed message arrives. False when the queue was deleted in the meantime.
-    pub(crate) fn push(self: &Arc<Queue>, position: Position, message: Message, now: Timestamp) -> bool {
+    pub(crate) fn push(self: &Arc<Queue>, order: Position, message: Message, now: Timestamp) -> bool {
         self.with(now, |inner| {
-            if !inner.deleted {
-                inner.state.push(position, message);
+            if inner.deleted {
+                return false;
             }
-            !inner.deleted
+            if let Some(assigned) = inner.state.push(order, message, now) {
+                self.hand_out(inner, assigned);
+            }
+            true
         })
+    }
+
+    /// A message found in the log when it is read again: see `QueueState::recover`. Its room is taken. False when the
+    /// queue was deleted.
+    pub(crate) fn recover(&self, order: Position, at: Stored, origin: Position, attempts: u32) -> bool {
+        let mut inner = self.lock();
+        if inner.deleted {
+            return false;
+        }
+        if inner.state.location(order).is_none() {
+            self.reserve_unchecked(at.text_bytes());
+        }
+        inner.state.recover(order, at, origin, attempts);
+        true
+    }
+
+    /// The log has been read.
+    pub(crate) fn recovered(&self) {
+        self.lock().state.recovered();
+    }
+
+    /// The message has used up at least so many attempts.
+    pub(crate) fn set_attempts(&self, order: Position, attempts: u32) {
+        self.lock().state.set_attempts(order, attempts);
+    }
+
+    /// Attempts a message has used up, not counting a delivery under way.
+    pub(crate) fn attempts(&self, order: Position) -> Option<u32> {
+        self.lock().state.attempts(order)
+    }
+
+    /// Where a message's record is; `None` when the queue does not have it (any more).
+    pub(crate) fn location(&self, order: Position) -> Option<Stored> {
+        self.lock().state.location(order)
+    }
+
+    /// A message's record was written anew. Returns where it was, if the queue still has the message.
+    pub(crate) fn relocate(&self, order: Position, to: Stored) -> Option<Stored> {
+        self.lock().state.relocate(order, to)
+    }
+
+    /// A message's body, or where it is.
+    pub(crate) fn body(&self, order: Position) -> Option<Body> {
+        self.lock().state.body(order)
     }
 
     /// Adds a consumer or changes its credit. False when the queue was deleted in the meantime.
@@ -187,12 +245,12 @@ impl Queue {
         connection: ConnectionId,
         lease_ms: Option<u64>,
         now: Timestamp,
-    ) -> Option<Delivery> {
+    ) -> Option<Offer> {
         let assigned = self.with(now, |inner| {
             let lease_ms = lease_ms.unwrap_or(inner.state.settings.lease_ms);
             inner.state.fetch(connection, lease_ms, now)
         })?;
-        Some(self.delivery(assigned))
+        Some(self.offer(assigned))
     }
 
     pub(crate) fn settle(
@@ -200,7 +258,7 @@ impl Queue {
         connection: ConnectionId,
         which: LeaseRef,
         now: Timestamp,
-    ) -> Result<(), NoLease> {
+    ) -> Result<Seen, NoLease> {
         self.with(now, |inner| inner.state.settle(connection, which))
     }
 
@@ -210,7 +268,7 @@ impl Queue {
         which: LeaseRef,
         how: GiveBack,
         now: Timestamp,
-    ) -> Result<Gone, NoLease> {
+    ) -> Result<Option<Tried>, NoLease> {
         self.with(now, |inner| inner.state.give_back(connection, which, how, now))
     }
 
@@ -244,47 +302,64 @@ impl Queue {
     }
 
     /// A committed record removes a message.
-    pub(crate) fn retire(self: &Arc<Queue>, position: Position, now: Timestamp) -> Option<Held> {
-        let held = self.with(now, |inner| inner.state.retire(position))?;
-        self.unreserve(held.message.bytes());
+    pub(crate) fn retire(self: &Arc<Queue>, order: Position, now: Timestamp) -> Option<Held> {
+        let held = self.with(now, |inner| inner.state.retire(order))?;
+        self.unreserve(held.at.text_bytes());
         Some(held)
     }
 
     /// The record that was to remove a message failed.
-    pub(crate) fn restore(self: &Arc<Queue>, position: Position, now: Timestamp) {
-        self.with(now, |inner| inner.state.restore(position));
+    pub(crate) fn restore(self: &Arc<Queue>, order: Position, now: Timestamp) {
+        self.with(now, |inner| inner.state.restore(order));
     }
 
-    pub(crate) fn detach(self: &Arc<Queue>, connection: ConnectionId, now: Timestamp) -> Option<Position> {
+    /// A connection ended; returns the message that used up an attempt by that.
+    pub(crate) fn detach(self: &Arc<Queue>, connection: ConnectionId, now: Timestamp) -> Option<Tried> {
         self.with(now, |inner| {
             inner.outboxes.remove(&connection);
             inner.state.detach(connection, now)
         })
     }
 
-    /// Ends what is due, letting the lock go in between. Returns the messages that are worn out.
-    pub(crate) fn handle_timeout(self: &Arc<Queue>, now: Timestamp) -> Vec<Position> {
-        let mut worn_out = Vec::new();
+    /// Ends what is due, letting the lock go in between. Returns what has used up an attempt.
+    pub(crate) fn handle_timeout(self: &Arc<Queue>, now: Timestamp) -> Vec<Tried> {
+        let mut tried = Vec::new();
         loop {
             let is_done = self.with(now, |inner| {
                 inner.announced = None;
-                worn_out.extend(inner.state.handle_timeout(now));
+                tried.extend(inner.state.handle_timeout(now));
                 inner.state.poll_timeout().is_none_or(|next| next > now)
             });
             if is_done {
-                return worn_out;
+                return tried;
             }
         }
     }
 
-    /// Removes what is ready or delayed.
-    pub(crate) fn purge(&self) -> Removed {
-        let purged = self.lock().state.purge();
-        self.forget(&purged)
+    /// First step of a purge: nobody can lease any more what is ready or delayed. Returns what stays, in order.
+    pub(crate) fn condemn(&self) -> Vec<Position> {
+        self.lock().state.condemn()
+    }
+
+    /// Second step of a purge: `release` gets where the record of each message is.
+    pub(crate) fn remove_condemned(&self, release: impl FnMut(Stored)) -> Removed {
+        let condemned = self.lock().state.take_condemned();
+        self.forget(condemned, release)
+    }
+
+    /// The purge failed: what was condemned is ready again.
+    pub(crate) fn restore_condemned(self: &Arc<Queue>, now: Timestamp) {
+        self.with(now, |inner| inner.state.restore_condemned());
+    }
+
+    /// A purge found in the log: removes everything but these messages, which are in order.
+    pub(crate) fn remove_except(&self, kept: &[Position], release: impl FnMut(Stored)) -> Removed {
+        let condemned = self.lock().state.take_except(kept);
+        self.forget(condemned, release)
     }
 
     /// Removes everything and tells the consumers; nothing enters a deleted queue any more.
-    pub(crate) fn delete(self: &Arc<Queue>) -> Removed {
+    pub(crate) fn delete(self: &Arc<Queue>, release: impl FnMut(Stored)) -> Removed {
         let (cleared, outboxes) = {
             let mut inner = self.lock();
             inner.deleted = true;
@@ -293,7 +368,7 @@ impl Queue {
         for outbox in outboxes.into_values() {
             outbox.push(Waiting::Cancelled(Arc::clone(self)));
         }
-        self.forget(&cleared)
+        self.forget(cleared, release)
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -314,14 +389,7 @@ impl Queue {
             let mut inner = self.lock();
             let result = change(&mut inner);
             while let Some(assigned) = inner.state.poll_delivery(now) {
-                self.stats.count_delivery(assigned.attempt);
-                if assigned.attempt > 1 {
-                    debug!(queue = &*self.name, "Message {} delivered again", assigned.message.id());
-                }
-                let outbox = inner.outboxes.get(&assigned.connection);
-                let outbox = outbox.expect("a consumer in turn has an outbox: both come and go under this lock");
-                let paid = assigned.paid;
-                outbox.push(Waiting::Delivery(self.delivery(assigned), paid));
+                self.hand_out(&inner, assigned);
             }
             (result, inner.announce())
         };
@@ -331,14 +399,35 @@ impl Queue {
         result
     }
 
-    fn delivery(self: &Arc<Queue>, assigned: state::Assigned) -> Delivery {
-        let state::Assigned { position, lease, message, attempt, .. } = assigned;
-        Delivery { queue: Arc::clone(self), position, lease, message, attempt }
+    /// Puts a delivery into the outbox of its consumer.
+    fn hand_out(self: &Arc<Queue>, inner: &Inner, assigned: lease::Assigned) {
+        self.stats.count_delivery(assigned.attempt);
+        if assigned.attempt > 1 {
+            debug!(queue = &*self.name, order = assigned.order.0, attempt = assigned.attempt, "delivered again");
+        }
+        let outbox = inner.outboxes.get(&assigned.connection);
+        let outbox = outbox.expect("a consumer in turn has an outbox: both come and go under this lock");
+        outbox.push(Waiting::Offer(self.offer(assigned)));
     }
 
-    fn forget(&self, messages: &[Message]) -> Removed {
-        messages.iter().for_each(|message| self.unreserve(message.bytes()));
-        Removed { messages: messages.len() as u64, bytes: messages.iter().map(Message::bytes).sum() }
+    fn offer(self: &Arc<Queue>, assigned: lease::Assigned) -> Offer {
+        let lease::Assigned { order, lease, message, attempt, paid, .. } = assigned;
+        Offer { queue: Arc::clone(self), order, lease, attempt, paid, message }
+    }
+
+    /// Gives back the room of what was taken out, after the queue's lock: there may be millions.
+    fn forget(&self, condemned: Option<Box<purge::Condemned>>, mut release: impl FnMut(Stored)) -> Removed {
+        let mut removed = Removed { messages: 0, bytes: 0 };
+        if let Some(condemned) = condemned {
+            condemned.release(&self.budget, |at| {
+                removed.messages += 1;
+                removed.bytes += at.text_bytes();
+                release(at);
+            });
+        }
+        self.messages.fetch_sub(removed.messages, Ordering::Relaxed);
+        self.bytes.fetch_sub(removed.bytes, Ordering::Relaxed);
+        removed
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

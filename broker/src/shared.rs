@@ -4,6 +4,7 @@ use ciphermq_journal::{Doorbell, Journal};
 
 use crate::Timestamp;
 use crate::event::{Event, Record};
+use crate::loader::Loader;
 use crate::sessions::Sessions;
 use crate::state::State;
 
@@ -20,6 +21,11 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(state: Arc<State>, journal: Journal<Record>) -> Shared {
         Shared { state, journal, sessions: Sessions::default(), own_bell: Arc::new(Doorbell::new()) }
+    }
+
+    /// For whoever needs bodies that left memory.
+    pub(crate) fn loader(&self) -> Loader {
+        Loader::new(self.journal.reader())
     }
 
     /// Journals the broker's own records. A poisoned journal refuses them; nothing is lost by that: the messages

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::Message;
 use crate::dedupe::Place;
+use crate::loader::Loader;
 use crate::queue::{Queue, Sighting};
 use crate::state::State;
 
@@ -133,14 +135,14 @@ impl State {
     }
 
     /// Every copy of a message that is in a queue, or was acknowledged not too long ago.
-    pub(crate) fn status(&self, id: &str) -> Vec<CopyView> {
+    pub(crate) fn status(&self, id: &str, loader: &mut Loader) -> Vec<CopyView> {
         let hash = self.hash(id);
-        let live = self.sightings(id).into_iter().map(|(queue, sighting)| CopyView {
-            exchange: sighting.message.exchange().to_owned(),
+        let live = self.sightings(id, loader).into_iter().map(|(queue, sighting, message)| CopyView {
+            exchange: message.exchange().to_owned(),
             queue: queue.name().to_owned(),
             status: if sighting.leased { Status::Delivered } else { Status::Sent },
             attempts: sighting.attempts,
-            published: sighting.message.published().0,
+            published: message.published().0,
             delivered: sighting.delivered.map(|at| at.0),
             acknowledged: None,
         });
@@ -159,7 +161,7 @@ impl State {
     }
 
     /// The queues that hold a copy of the message `id`.
-    pub(crate) fn sightings(&self, id: &str) -> Vec<(Arc<Queue>, Sighting)> {
+    pub(crate) fn sightings(&self, id: &str, loader: &mut Loader) -> Vec<(Arc<Queue>, Sighting, Message)> {
         let known = self.dedupe().find(self.hash(id));
         let mut sightings = Vec::new();
         for record in known {
@@ -167,12 +169,16 @@ impl State {
                 Place::In(queue) => self.registry.queue_by_id(queue).into_iter().collect(),
                 Place::Anywhere => self.registry.queues(),
             };
-            let seen = queues.into_iter().flat_map(|queue| {
-                let seen = queue.find(record.origin).into_iter();
-                seen.map(move |sighting| (Arc::clone(&queue), sighting))
-            });
-            // The hash names the message only almost certainly; its text decides.
-            sightings.extend(seen.filter(|(_, sighting)| sighting.message.id() == id));
+            for queue in queues {
+                for sighting in queue.find(record.origin) {
+                    // One that has left in the meantime, or cannot be read back, is not seen.
+                    let Ok(message) = loader.load(&queue, sighting.order) else { continue };
+                    // The hash names the message only almost certainly; its text decides.
+                    if message.id() == id {
+                        sightings.push((Arc::clone(&queue), sighting, message));
+                    }
+                }
+            }
         }
         sightings
     }

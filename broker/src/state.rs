@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ciphermq_journal::{Commit, Doorbell, Position, Space};
 use tracing::debug;
 
+use crate::budget::Budget;
 use crate::dedupe::{Dedupe, IdHash, Place};
 use crate::event::{Event, Record};
 use crate::exchange::Route;
@@ -24,6 +25,7 @@ pub(crate) struct State {
     pub(crate) registry: Registry,
     pub(crate) stats: Arc<Stats>,
     pub(crate) timers: Arc<Timers>,
+    pub(crate) budget: Arc<Budget>,
     dedupe: Mutex<Dedupe>,
     history: Mutex<History>,
     /// Reserved and stored bytes, summed over queues.
@@ -49,6 +51,7 @@ impl State {
             registry: Registry::default(),
             stats: Arc::new(Stats::default()),
             timers: Arc::new(Timers::new(Arc::new(Doorbell::new()))),
+            budget: Arc::new(Budget::unlimited()),
             dedupe: Mutex::new(Dedupe::new(&options)),
             history: Mutex::new(History::new()),
             store_bytes: AtomicU64::new(0),
@@ -143,7 +146,7 @@ impl State {
             return;
         }
         self.stats.published.fetch_add(1, Ordering::Relaxed);
-        let message = message.with_origin(position);
+        let message = message.with_origin(position, route.queues.len());
         for queue in &route.queues {
             if !queue.push(position, message.clone(), now) {
                 self.unreserve_in(queue, message.bytes());
@@ -152,7 +155,9 @@ impl State {
     }
 
     fn commit_settle(&self, queue: &Arc<Queue>, position: Position, now: Timestamp) {
-        let Some(Held { message, attempts, delivered }) = queue.retire(position, now) else { return };
+        let Some(Held { message: Some(message), attempts, delivered, .. }) = queue.retire(position, now) else {
+            return;
+        };
         self.store_bytes.fetch_sub(in_store(1, message.bytes()), Ordering::Relaxed);
         let published = message.published();
         self.stats.count_ack(now.ms_since(published), now.ms_since(delivered.unwrap_or(now)));
@@ -178,7 +183,7 @@ impl State {
         reason: Reason,
         now: Timestamp,
     ) {
-        let Some(Held { message, .. }) = from.retire(moved, now) else { return };
+        let Some(Held { message: Some(message), .. }) = from.retire(moved, now) else { return };
         self.store_bytes.fetch_sub(in_store(1, message.bytes()), Ordering::Relaxed);
         let target = self
             .registry

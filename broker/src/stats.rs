@@ -10,6 +10,7 @@ pub(crate) struct Stats {
     acknowledged: AtomicU64,
     pub(crate) dead_lettered: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) damaged: AtomicU64,
     publish_to_ack_ms: AtomicU64,
     delivery_to_ack_ms: AtomicU64,
 }
@@ -31,6 +32,8 @@ pub struct StatsView {
     pub dead_lettered: u64,
     /// Publishes refused.
     pub refused: u64,
+    /// Messages that left their queue because what the log has of them is damaged.
+    pub damaged: u64,
     /// Mean time from publish to acknowledgement, in seconds.
     pub publish_to_ack_seconds: f64,
     /// Mean time from the last delivery to acknowledgement, in seconds.
@@ -63,6 +66,7 @@ impl Stats {
             acknowledged,
             dead_lettered: read(&self.dead_lettered),
             refused: read(&self.refused),
+            damaged: read(&self.damaged),
             publish_to_ack_seconds: mean(&self.publish_to_ack_ms),
             delivery_to_ack_seconds: mean(&self.delivery_to_ack_ms),
         }
@@ -77,6 +81,7 @@ impl Stats {
             &self.acknowledged,
             &self.dead_lettered,
             &self.refused,
+            &self.damaged,
             &self.publish_to_ack_ms,
             &self.delivery_to_ack_ms,
         ];

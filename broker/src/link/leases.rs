@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::ConnectionId;
 use crate::dedupe::IdHash;
+use crate::model::ExchangeId;
 use crate::outbox::Delivery;
 use crate::queue::{LeaseRef, Queue};
+use crate::{ConnectionId, Timestamp};
 
 /// The leases a connection was given, by message id.
 ///
@@ -20,7 +21,9 @@ pub(crate) struct Leases {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
-    hash: IdHash,
+    pub(crate) hash: IdHash,
+    pub(crate) exchange: ExchangeId,
+    pub(crate) published: Timestamp,
     pub(crate) queue: Arc<Queue>,
     pub(crate) which: LeaseRef,
     /// Leases of one connection in the order they were given.
@@ -81,10 +84,12 @@ impl Leases {
 
 impl Lease {
     pub(crate) fn of(delivery: &Delivery, hash: IdHash) -> Lease {
-        Lease { hash, queue: Arc::clone(&delivery.queue), which: delivery.which(), serial: 0 }
+        let (queue, message) = (Arc::clone(&delivery.queue), delivery.message());
+        let (exchange, published) = (message.exchange_id(), message.published());
+        Lease { hash, exchange, published, queue, which: delivery.which(), serial: 0 }
     }
 
     fn is_same_message(&self, other: &Lease) -> bool {
-        self.which.position == other.which.position && Arc::ptr_eq(&self.queue, &other.queue)
+        self.which.order == other.which.order && Arc::ptr_eq(&self.queue, &other.queue)
     }
 }

@@ -10,7 +10,7 @@ impl Link {
     /// # Errors
     /// `NoMessage` when nothing is known of it.
     pub fn status(&self, id: &str) -> Result<Vec<CopyView>, Error> {
-        let copies = self.shared.state.status(id);
+        let copies = self.shared.state.status(id, &mut self.shared.loader());
         if copies.is_empty() { Err(Error::NoMessage(id.to_owned())) } else { Ok(copies) }
     }
 

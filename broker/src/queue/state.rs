@@ -1,130 +1,46 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ciphermq_journal::Position;
 use hashbrown::HashMap;
 
-use super::consumers::{Consumers, SubscriptionId};
+use super::consumers::Consumers;
+use super::held::{Body, Held, Seen, Sighting, Stored, Tried};
 use super::holders::Holders;
+use super::lane::Lane;
+use super::lease::{Assigned, Delayed, GiveBack, LeaseRef, Leased, Leaving, NoLease, Paid};
+use super::purge::Condemned;
+use crate::budget::Budget;
 use crate::model::LeaseId;
 use crate::{ConnectionId, Message, QueueSettings, Timestamp};
 
-/// The life of every message in one queue. Pure: no lock, no clock, no connection.
+/// The life of every message in one queue. Pure: no lock, no clock, no connection, no disk.
 ///
-/// Each message is in exactly one of the places below, under its position in the log. Positions order the queue:
-/// whatever was delivered before stands in front of all that was not, so `returned` is served before `fresh`.
+/// Each message is in exactly one of the places below, under its order: its position in the log when it came. Of all
+/// that is ready the lowest order is delivered first.
 #[derive(Debug)]
 pub(crate) struct QueueState {
     pub(crate) settings: QueueSettings,
     pub(crate) consumers: Consumers,
-    /// Ready, never delivered; ascending. `None` marks one that was removed out of turn.
-    fresh: VecDeque<(Position, Option<Message>)>,
-    fresh_live: usize,
-    /// Ready again.
-    returned: BTreeMap<Position, Held>,
-    /// Nacked with a delay that is not over.
-    delayed: HashMap<Position, Delayed>,
-    leased: HashMap<Position, Leased>,
-    holders: Holders,
-    /// Settled or worn out; the record that removes it is on its way through the journal.
-    leaving: HashMap<Position, Leaving>,
+    pub(super) budget: Arc<Budget>,
+    /// Ready, never delivered, in memory; counted in the budget. Its record is where it was when it came.
+    pub(super) resident: Lane<Message>,
+    /// Ready, never delivered, in the log only.
+    pub(super) stored: Lane<Stored>,
+    /// Ready again, or found out of turn when the log was read.
+    pub(super) returned: BTreeMap<Position, Held>,
+    pub(super) delayed: HashMap<Position, Delayed>,
+    pub(super) leased: HashMap<Position, Leased>,
+    pub(super) holders: Holders,
+    pub(super) leaving: HashMap<Position, Leaving>,
     /// One entry for each leased and each delayed message.
-    timers: BTreeSet<(Timestamp, Position)>,
-    /// Where dead letters stored here were first published, and where they stand; lets `find` follow them. One origin
-    /// has several when its copies wore out in several queues.
-    moved: BTreeSet<(Position, Position)>,
+    pub(super) timers: BTreeSet<(Timestamp, Position)>,
+    /// Where dead letters stored here were first published, and their order; lets `find` follow them. One origin
+    /// has several when its copies wore out in several queues. Some may have left: see `forget_moved`.
+    pub(super) moved: BTreeSet<(Position, Position)>,
+    /// What a purge that is on its way through the journal will remove.
+    pub(super) condemned: Option<Box<Condemned>>,
     last_lease: u64,
-}
-
-/// A message that was delivered at least once, or that is about to be.
-#[derive(Clone, Debug)]
-pub(crate) struct Held {
-    pub(crate) message: Message,
-    /// Attempts used up.
-    pub(crate) attempts: u32,
-    pub(crate) delivered: Option<Timestamp>,
-}
-
-#[derive(Debug)]
-struct Leased {
-    held: Held,
-    lease: LeaseId,
-    connection: ConnectionId,
-    paid: Paid,
-    deadline: Timestamp,
-    /// The connection has taken the delivery; until then it waits in an outbox, and nobody has seen the message.
-    taken: bool,
-}
-
-#[derive(Debug)]
-struct Leaving {
-    held: Held,
-    /// It left while it was delivered: that delivery is an attempt, too.
-    delivered: bool,
-}
-
-#[derive(Debug)]
-struct Delayed {
-    held: Held,
-    until: Timestamp,
-}
-
-/// Whether a lease occupies credit of a subscription.
-///
-/// The credit returns when the lease has ended *and* its delivery has left the outbox, whichever comes last: an outbox
-/// nobody empties never holds more than the credit of its subscriptions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Paid {
-    By(SubscriptionId),
-    ByFetch,
-}
-
-/// A lease just made.
-#[derive(Clone, Debug)]
-pub(crate) struct Assigned {
-    pub(crate) connection: ConnectionId,
-    pub(crate) position: Position,
-    pub(crate) lease: LeaseId,
-    pub(crate) message: Message,
-    pub(crate) attempt: u32,
-    pub(crate) paid: Paid,
-}
-
-/// How a lease ends when the message stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GiveBack {
-    /// Uses up an attempt.
-    Nack { delay_ms: u64 },
-    /// Does not.
-    Release,
-}
-
-/// Where a message went that was given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gone {
-    Back,
-    /// Its last attempt is used up: it waits to be moved to the dead-letter queue.
-    WornOut,
-}
-
-/// The lease does not exist, or belongs to somebody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NoLease;
-
-/// Which message and lease a request is about.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LeaseRef {
-    pub(crate) position: Position,
-    pub(crate) lease: LeaseId,
-}
-
-/// What `status` shows of a message still in the queue.
-#[derive(Clone, Debug)]
-pub(crate) struct Sighting {
-    pub(crate) position: Position,
-    pub(crate) message: Message,
-    pub(crate) leased: bool,
-    pub(crate) attempts: u32,
-    pub(crate) delivered: Option<Timestamp>,
 }
 
 /// Numbers of messages by place.
@@ -139,14 +55,17 @@ pub(crate) struct Counts {
 const DUE_MAX: usize = 1_024;
 /// A lease that ends when it begins would be given out again for ever.
 const LEASE_MS_MIN: u64 = 1;
+/// So many entries of dead letters that have left are not worth a sweep.
+const MOVED_ENDED_MAX: usize = 64;
 
 impl QueueState {
-    pub(crate) fn new(settings: QueueSettings) -> QueueState {
+    pub(crate) fn new(settings: QueueSettings, budget: Arc<Budget>) -> QueueState {
         QueueState {
             settings,
             consumers: Consumers::default(),
-            fresh: VecDeque::new(),
-            fresh_live: 0,
+            budget,
+            resident: Lane::new(),
+            stored: Lane::new(),
             returned: BTreeMap::new(),
             delayed: HashMap::new(),
             leased: HashMap::new(),
@@ -154,18 +73,29 @@ impl QueueState {
             leaving: HashMap::new(),
             timers: BTreeSet::new(),
             moved: BTreeSet::new(),
+            condemned: None,
             last_lease: 0,
         }
     }
 
-    /// Adds a message. Positions must ascend.
-    pub(crate) fn push(&mut self, position: Position, message: Message) {
-        debug_assert!(self.fresh.back().is_none_or(|(last, _)| *last < position), "positions ascend in a queue");
-        if message.origin() != position {
-            self.moved.insert((message.origin(), position));
+    /// Adds a message whose record is at `order`; orders must ascend. Returns its delivery if a consumer waits for it:
+    /// then it takes no part of the budget.
+    pub(crate) fn push(&mut self, order: Position, message: Message, now: Timestamp) -> Option<Assigned> {
+        if message.origin() != order {
+            self.moved.insert((message.origin(), order));
         }
-        self.fresh.push_back((position, Some(message)));
-        self.fresh_live += 1;
+        if !self.is_ready()
+            && let Some((connection, subscription)) = self.consumers.take_turn()
+        {
+            let held = Held::new(message.stored_at(order), Some(message));
+            return Some(self.lease(order, held, connection, Paid::By(subscription), self.settings.lease_ms, now));
+        }
+        if self.budget.take(message.bytes()) {
+            self.resident.push(order, message);
+        } else {
+            self.stored.push(order, message.stored_at(order));
+        }
+        None
     }
 
     /// The next message for the consumer whose turn it is. Call after anything that adds messages or credit,
@@ -181,7 +111,7 @@ impl QueueState {
     /// The connection takes a delivery out of its outbox. False when its lease has ended: the delivery must not be
     /// handed over, and the credit it kept is free.
     pub(crate) fn take_delivery(&mut self, connection: ConnectionId, which: LeaseRef, paid: Paid) -> bool {
-        if let Some(leased) = self.leased.get_mut(&which.position).filter(|leased| leased.is(connection, which)) {
+        if let Some(leased) = self.leased.get_mut(&which.order).filter(|leased| leased.is(connection, which)) {
             leased.taken = true;
             return true;
         }
@@ -195,10 +125,11 @@ impl QueueState {
     }
 
     /// Ends a lease for good: the message waits for the record that removes it.
-    pub(crate) fn settle(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<(), NoLease> {
-        let leased = self.end_lease(connection, which)?;
-        self.leaving.insert(which.position, Leaving { held: leased.held, delivered: true });
-        Ok(())
+    pub(crate) fn settle(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<Seen, NoLease> {
+        let held = self.end_lease(connection, which)?.held;
+        let seen = Seen { attempts: held.attempts + 1, delivered: held.delivered };
+        self.leaving.insert(which.order, Leaving { held, delivered: true });
+        Ok(seen)
     }
 
     /// Ends a lease; the message stays, unless that was its last attempt.
@@ -208,9 +139,9 @@ impl QueueState {
         which: LeaseRef,
         how: GiveBack,
         now: Timestamp,
-    ) -> Result<Gone, NoLease> {
+    ) -> Result<Option<Tried>, NoLease> {
         let held = self.end_lease(connection, which)?.held;
-        Ok(self.put_back(which.position, held, how, now))
+        Ok(self.put_back(which.order, held, how, now))
     }
 
     /// The lease starts anew from `now`.
@@ -222,48 +153,47 @@ impl QueueState {
         now: Timestamp,
     ) -> Result<(), NoLease> {
         let deadline = now.plus_ms(lease_ms.unwrap_or(self.settings.lease_ms).max(LEASE_MS_MIN));
-        let leased =
-            self.leased.get_mut(&which.position).filter(|leased| leased.is(connection, which)).ok_or(NoLease)?;
-        self.timers.remove(&(leased.deadline, which.position));
+        let leased = self.leased.get_mut(&which.order).filter(|leased| leased.is(connection, which)).ok_or(NoLease)?;
+        self.timers.remove(&(leased.deadline, which.order));
         leased.deadline = deadline;
-        self.timers.insert((deadline, which.position));
+        self.timers.insert((deadline, which.order));
         Ok(())
     }
 
     /// Whether the connection still holds this lease.
     pub(crate) fn holds(&self, connection: ConnectionId, which: LeaseRef) -> bool {
-        self.leased.get(&which.position).is_some_and(|leased| leased.is(connection, which))
+        self.leased.get(&which.order).is_some_and(|leased| leased.is(connection, which))
     }
 
     /// A record removed this message: forget it, wherever it is. Its attempts count the delivery that ends with it.
-    pub(crate) fn retire(&mut self, position: Position) -> Option<Held> {
-        let held = self.take(position)?;
-        self.moved.remove(&(held.message.origin(), position));
+    pub(crate) fn retire(&mut self, order: Position) -> Option<Held> {
+        let held = self.take(order)?;
+        self.forget_moved(order, held.message.as_ref());
         Some(held)
     }
 
     /// The record that was to remove this message failed: it is ready again.
-    pub(crate) fn restore(&mut self, position: Position) {
-        if let Some(leaving) = self.leaving.remove(&position) {
-            self.returned.insert(position, leaving.held);
+    pub(crate) fn restore(&mut self, order: Position) {
+        if let Some(leaving) = self.leaving.remove(&order) {
+            self.returned.insert(order, leaving.held);
         }
     }
 
     /// A connection ended: its subscription is over and its messages are ready again. The one it has taken and held
-    /// longest uses up an attempt, being the one most likely worked on; returns it if that was its last.
-    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<Position> {
+    /// longest uses up an attempt, being the one most likely worked on; returns that one.
+    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<Tried> {
         self.consumers.unsubscribe(connection);
-        let (mut is_first, mut worn_out) = (true, None);
-        for (lease, position) in self.holders.take(connection) {
-            let is_lease = |leased: &&Leased| leased.is(connection, LeaseRef { position, lease });
-            let Some(leased) = self.leased.get(&position).filter(is_lease) else { continue };
+        let (mut is_first, mut tried) = (true, None);
+        for (lease, order) in self.holders.take(connection) {
+            let is_lease = |leased: &&Leased| leased.is(connection, LeaseRef { order, lease });
+            let Some(leased) = self.leased.get(&order).filter(is_lease) else { continue };
             let is_worked_on = leased.taken && std::mem::take(&mut is_first);
             let how = if is_worked_on { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
-            if self.give_back(connection, LeaseRef { position, lease }, how, now) == Ok(Gone::WornOut) {
-                worn_out = Some(position);
+            if let Ok(Some(used_up)) = self.give_back(connection, LeaseRef { order, lease }, how, now) {
+                tried = Some(used_up);
             }
         }
-        worn_out
+        tried
     }
 
     /// When `handle_timeout` has something to do.
@@ -272,92 +202,60 @@ impl QueueState {
     }
 
     /// Ends leases that ran out and delays that are over, at most [`DUE_MAX`] of them: ask `poll_timeout` whether that
-    /// was all. Returns the messages that are worn out.
-    pub(crate) fn handle_timeout(&mut self, now: Timestamp) -> Vec<Position> {
-        let mut worn_out = Vec::new();
+    /// was all. Returns what has used up an attempt.
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp) -> Vec<Tried> {
+        let mut tried = Vec::new();
         for _ in 0..DUE_MAX {
-            let Some(&(deadline, position)) = self.timers.first().filter(|(deadline, _)| *deadline <= now) else {
+            let Some(&(deadline, order)) = self.timers.first().filter(|(deadline, _)| *deadline <= now) else {
                 break;
             };
-            self.timers.remove(&(deadline, position));
-            if let Some(delayed) = self.delayed.remove(&position) {
-                self.returned.insert(position, delayed.held);
-            } else if let Some(leased) = self.remove_leased(position) {
+            self.timers.remove(&(deadline, order));
+            if let Some(delayed) = self.delayed.remove(&order) {
+                self.returned.insert(order, delayed.held);
+            } else if let Some(leased) = self.remove_leased(order) {
                 // What nobody has seen was not attempted.
                 let how = if leased.taken { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
-                if self.put_back(position, leased.held, how, now) == Gone::WornOut {
-                    worn_out.push(position);
-                }
+                tried.extend(self.put_back(order, leased.held, how, now));
             }
         }
-        worn_out
-    }
-
-    /// Removes what is ready or delayed.
-    pub(crate) fn purge(&mut self) -> Vec<Message> {
-        let fresh = std::mem::take(&mut self.fresh).into_iter();
-        let fresh = fresh.filter_map(|(position, message)| Some((position, message?)));
-        let returned = std::mem::take(&mut self.returned).into_iter();
-        let mut purged: Vec<(Position, Message)> =
-            fresh.chain(returned.map(|(position, held)| (position, held.message))).collect();
-        self.fresh_live = 0;
-        for (position, delayed) in self.delayed.drain() {
-            self.timers.remove(&(delayed.until, position));
-            purged.push((position, delayed.held.message));
-        }
-        for (position, message) in &purged {
-            self.moved.remove(&(message.origin(), *position));
-        }
-        purged.into_iter().map(|(_, message)| message).collect()
-    }
-
-    /// Removes everything.
-    pub(crate) fn clear(&mut self) -> Vec<Message> {
-        let mut cleared = self.purge();
-        cleared.extend(self.leased.drain().map(|(_, leased)| leased.held.message));
-        cleared.extend(self.leaving.drain().map(|(_, leaving)| leaving.held.message));
-        self.holders.clear();
-        self.timers.clear();
-        self.moved.clear();
-        self.consumers = Consumers::default();
-        cleared
+        tried
     }
 
     pub(crate) fn counts(&self) -> Counts {
+        let condemned = self.condemned.as_ref().map_or(Counts::default(), |condemned| condemned.counts());
         Counts {
-            ready: (self.fresh_live + self.returned.len()) as u64,
+            ready: (self.resident.len() + self.stored.len() + self.returned.len()) as u64 + condemned.ready,
             leased: (self.leased.len() + self.leaving.len()) as u64,
-            delayed: self.delayed.len() as u64,
+            delayed: self.delayed.len() as u64 + condemned.delayed,
         }
     }
 
     /// The messages first published at `origin` that are in this queue: itself, and what became of its other copies.
     pub(crate) fn find(&self, origin: Position) -> Vec<Sighting> {
         let moved = self.moved.range((origin, Position(0))..=(origin, Position(u64::MAX)));
-        let moved = moved.map(|(_, position)| *position);
-        std::iter::once(origin).chain(moved).filter_map(|position| self.look(position)).collect()
+        let moved = moved.map(|(_, order)| *order).filter(|order| *order != origin);
+        std::iter::once(origin).chain(moved).filter_map(|order| self.look(order)).collect()
     }
 
-    fn look(&self, position: Position) -> Option<Sighting> {
-        let sighting = |held: &Held, leased: bool, delivered: bool| Sighting {
-            position,
-            message: held.message.clone(),
-            leased,
-            attempts: held.attempts + u32::from(delivered),
-            delivered: held.delivered,
-        };
-        if let Some(leased) = self.leased.get(&position) {
-            return Some(sighting(&leased.held, true, true));
+    /// The body of a message that is in the queue, or where it is.
+    pub(crate) fn body(&self, order: Position) -> Option<Body> {
+        self.look(order).map(|sighting| sighting.body)
+    }
+
+    fn look(&self, order: Position) -> Option<Sighting> {
+        if let Some(leased) = self.leased.get(&order) {
+            return Some(leased.held.sighting(order, true, true));
         }
-        if let Some(leaving) = self.leaving.get(&position) {
-            return Some(sighting(&leaving.held, true, leaving.delivered));
+        if let Some(leaving) = self.leaving.get(&order) {
+            return Some(leaving.held.sighting(order, true, leaving.delivered));
         }
-        let delayed = || self.delayed.get(&position).map(|delayed| &delayed.held);
-        if let Some(held) = self.returned.get(&position).or_else(delayed) {
-            return Some(sighting(held, false, false));
+        let delayed = || self.delayed.get(&order).map(|delayed| &delayed.held);
+        if let Some(held) = self.returned.get(&order).or_else(delayed) {
+            return Some(held.sighting(order, false, false));
         }
-        let message = self.fresh[self.fresh_index(position)?].1.clone()?;
-        Some(sighting(&Held::new(message), false, false))
+        let fresh = |body| Sighting { order, body, leased: false, attempts: 0, delivered: None };
+        let resident = self.resident.get(order).map(|message| fresh(Body::Resident(message.clone())));
+        resident.or_else(|| self.stored.get(order).map(|at| fresh(Body::Stored(*at))))
     }
 
     /// Whether `poll_delivery` may find something to do.
@@ -366,46 +264,66 @@ impl QueueState {
     }
 
     fn is_ready(&self) -> bool {
-        !self.returned.is_empty() || self.fresh_live > 0
+        !self.returned.is_empty() || !self.resident.is_empty() || !self.stored.is_empty()
     }
 
     fn lease_next(&mut self, connection: ConnectionId, paid: Paid, lease_ms: u64, now: Timestamp) -> Option<Assigned> {
-        let (position, mut held) = self.pop_ready()?;
+        let (order, held) = self.pop_ready()?;
+        Some(self.lease(order, held, connection, paid, lease_ms, now))
+    }
+
+    fn lease(
+        &mut self,
+        order: Position,
+        mut held: Held,
+        connection: ConnectionId,
+        paid: Paid,
+        lease_ms: u64,
+        now: Timestamp,
+    ) -> Assigned {
         held.delivered = Some(now);
         self.last_lease += 1;
         let (lease, deadline) = (LeaseId(self.last_lease), now.plus_ms(lease_ms.max(LEASE_MS_MIN)));
-        let (message, attempt) = (held.message.clone(), held.attempts + 1);
-        self.timers.insert((deadline, position));
-        self.holders.insert(connection, lease, position);
+        // What can be read back is in memory for its delivery only.
+        let message = if self.budget.is_limited() { held.message.take() } else { held.message.clone() };
+        let attempt = held.attempts + 1;
+        self.timers.insert((deadline, order));
+        self.holders.insert(connection, lease, order);
         // A fetch is answered with the message itself; there is no outbox in between.
         let taken = paid == Paid::ByFetch;
-        self.leased.insert(position, Leased { held, lease, connection, paid, deadline, taken });
-        Some(Assigned { connection, position, lease, message, attempt, paid })
+        self.leased.insert(order, Leased { held, lease, connection, paid, deadline, taken });
+        Assigned { connection, order, lease, message, attempt, paid }
     }
 
     fn pop_ready(&mut self) -> Option<(Position, Held)> {
-        if let Some(returned) = self.returned.pop_first() {
-            return Some(returned);
+        let (resident, stored) = (self.resident.first(), self.stored.first());
+        let returned = self.returned.first_key_value().map(|(order, _)| *order);
+        let next = [returned, resident, stored].into_iter().flatten().min()?;
+        if resident == Some(next) {
+            let (order, message) = self.resident.pop()?;
+            self.budget.give_back(message.bytes());
+            return Some((order, Held::new(message.stored_at(order), Some(message))));
         }
-        let (position, message) = self.fresh.pop_front()?;
-        self.fresh_live -= 1;
-        self.trim_fresh();
-        Some((position, Held::new(message.expect("no tombstone stands at an end: trim_fresh takes them away"))))
+        if stored == Some(next) {
+            let (order, at) = self.stored.pop()?;
+            return Some((order, Held::new(at, None)));
+        }
+        self.returned.pop_first()
     }
 
     fn end_lease(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<Leased, NoLease> {
         if !self.holds(connection, which) {
             return Err(NoLease);
         }
-        let leased = self.remove_leased(which.position).ok_or(NoLease)?;
-        self.timers.remove(&(leased.deadline, which.position));
+        let leased = self.remove_leased(which.order).ok_or(NoLease)?;
+        self.timers.remove(&(leased.deadline, which.order));
         Ok(leased)
     }
 
     /// Ends whatever lease there is, but for its timer.
-    fn remove_leased(&mut self, position: Position) -> Option<Leased> {
-        let leased = self.leased.remove(&position)?;
-        let is_live = |lease, position| self.leased.get(&position).is_some_and(|leased| leased.lease == lease);
+    fn remove_leased(&mut self, order: Position) -> Option<Leased> {
+        let leased = self.leased.remove(&order)?;
+        let is_live = |lease, order| self.leased.get(&order).is_some_and(|leased| leased.lease == lease);
         self.holders.one_ended(leased.connection, is_live);
         if leased.taken {
             self.refund(leased.connection, leased.paid);
@@ -419,79 +337,80 @@ impl QueueState {
         }
     }
 
-    fn put_back(&mut self, position: Position, mut held: Held, how: GiveBack, now: Timestamp) -> Gone {
-        if let GiveBack::Nack { .. } = how {
-            held.attempts += 1;
-        }
-        if self.settings.max_attempts > 0 && held.attempts >= self.settings.max_attempts {
-            self.leaving.insert(position, Leaving { held, delivered: false });
-            return Gone::WornOut;
-        }
+    /// Returns what has used up an attempt.
+    fn put_back(&mut self, order: Position, mut held: Held, how: GiveBack, now: Timestamp) -> Option<Tried> {
+        let is_tried = matches!(how, GiveBack::Nack { .. });
+        held.attempts += u32::from(is_tried);
+        let attempts = held.attempts;
+        let worn_out = self.settings.max_attempts > 0 && attempts >= self.settings.max_attempts;
         match how {
+            _ if worn_out => drop(self.leaving.insert(order, Leaving { held, delivered: false })),
             GiveBack::Nack { delay_ms } if delay_ms > 0 => {
                 let until = now.plus_ms(delay_ms);
-                self.timers.insert((until, position));
-                self.delayed.insert(position, Delayed { held, until });
+                self.timers.insert((until, order));
+                self.delayed.insert(order, Delayed { held, until });
             }
-            GiveBack::Nack { .. } | GiveBack::Release => {
-                self.returned.insert(position, held);
-            }
+            GiveBack::Nack { .. } | GiveBack::Release => drop(self.returned.insert(order, held)),
         }
-        Gone::Back
+        (is_tried || worn_out).then_some(Tried { order, attempts, worn_out })
     }
 
-    fn take(&mut self, position: Position) -> Option<Held> {
-        if let Some(Leaving { mut held, delivered }) = self.leaving.remove(&position) {
+    fn take(&mut self, order: Position) -> Option<Held> {
+        if let Some(Leaving { mut held, delivered }) = self.leaving.remove(&order) {
             held.attempts += u32::from(delivered);
             return Some(held);
         }
-        if let Some(mut leased) = self.remove_leased(position) {
-            self.timers.remove(&(leased.deadline, position));
+        if let Some(mut leased) = self.remove_leased(order) {
+            self.timers.remove(&(leased.deadline, order));
             leased.held.attempts += 1;
             return Some(leased.held);
         }
-        if let Some(held) = self.returned.remove(&position) {
+        self.take_waiting(order)
+    }
+
+    /// Takes out what is ready or delayed.
+    pub(super) fn take_waiting(&mut self, order: Position) -> Option<Held> {
+        if let Some(held) = self.returned.remove(&order) {
             return Some(held);
         }
-        if let Some(delayed) = self.delayed.remove(&position) {
-            self.timers.remove(&(delayed.until, position));
+        if let Some(delayed) = self.delayed.remove(&order) {
+            self.timers.remove(&(delayed.until, order));
             return Some(delayed.held);
         }
-        let index = self.fresh_index(position)?;
-        let message = self.fresh[index].1.take()?;
-        self.fresh_live -= 1;
-        self.trim_fresh();
-        Some(Held::new(message))
+        self.take_fresh(order)
     }
 
-    /// Takes tombstones away from both ends, and all of them when they outnumber the messages: each is moved past at
-    /// most once for every message removed.
-    fn trim_fresh(&mut self) {
-        while self.fresh.front().is_some_and(|(_, message)| message.is_none()) {
-            self.fresh.pop_front();
+    pub(super) fn take_fresh(&mut self, order: Position) -> Option<Held> {
+        if let Some(message) = self.resident.remove(order) {
+            self.budget.give_back(message.bytes());
+            return Some(Held::new(message.stored_at(order), Some(message)));
         }
-        while self.fresh.back().is_some_and(|(_, message)| message.is_none()) {
-            self.fresh.pop_back();
+        self.stored.remove(order).map(|at| Held::new(at, None))
+    }
+
+    /// A message has left. Where its body is not at hand nobody knows where it was published: such entries stay until
+    /// they outnumber the messages.
+    fn forget_moved(&mut self, order: Position, message: Option<&Message>) {
+        if self.moved.is_empty() {
+            return;
         }
-        if self.fresh.len() > 2 * self.fresh_live {
-            self.fresh.retain(|(_, message)| message.is_some());
+        if let Some(message) = message {
+            self.moved.remove(&(message.origin(), order));
+        } else if self.moved.len() > 2 * self.len() + MOVED_ENDED_MAX {
+            self.sweep_moved();
         }
     }
 
-    fn fresh_index(&self, position: Position) -> Option<usize> {
-        self.fresh.binary_search_by_key(&position, |(position, _)| *position).ok()
+    pub(super) fn sweep_moved(&mut self) {
+        let mut moved = std::mem::take(&mut self.moved);
+        moved.retain(|(_, order)| self.look(*order).is_some());
+        self.moved = moved;
     }
-}
 
-impl Held {
-    fn new(message: Message) -> Held {
-        Held { message, attempts: 0, delivered: None }
-    }
-}
-
-impl Leased {
-    fn is(&self, connection: ConnectionId, which: LeaseRef) -> bool {
-        self.lease == which.lease && self.connection == connection
+    /// Messages in the queue, but for condemned ones.
+    fn len(&self) -> usize {
+        let waiting = self.resident.len() + self.stored.len() + self.returned.len() + self.delayed.len();
+        waiting + self.leased.len() + self.leaving.len()
     }
 }
 

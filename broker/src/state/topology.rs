@@ -89,7 +89,8 @@ impl State {
             Topology::DeleteExchange { name } => self.registry.remove_exchange(&name),
             Topology::Purge { name } => {
                 if let Some(queue) = self.registry.queue(&name) {
-                    let removed = queue.purge();
+                    queue.condemn();
+                    let removed = queue.remove_condemned(drop);
                     self.store_bytes.fetch_sub(in_store(removed.messages, removed.bytes), Ordering::Relaxed);
                     verdict.set_purged(removed.messages);
                 }
@@ -100,8 +101,10 @@ impl State {
 
     pub(super) fn declare_queue(&self, name: &Arc<str>, settings: QueueSettings) -> Arc<Queue> {
         let id = self.registry.next_queue_id();
-        let (timers, stats) = (Arc::clone(&self.timers), Arc::clone(&self.stats));
-        let queue = Arc::new(Queue::new(id, Arc::clone(name), settings, timers, stats));
+        let (timers, stats, budget) = (&self.timers, &self.stats, &self.budget);
+        let queue =
+            Queue::new(id, Arc::clone(name), settings, Arc::clone(timers), Arc::clone(stats), Arc::clone(budget));
+        let queue = Arc::new(queue);
         self.registry.insert_queue(&queue);
         queue
     }
@@ -111,7 +114,7 @@ impl State {
         let Some(queue) = self.registry.queue(name) else { return Ok(()) };
         queue.close(force).map_err(|messages| not_empty(name, messages))?;
         self.registry.remove_queue(&queue);
-        let removed = queue.delete();
+        let removed = queue.delete(drop);
         self.store_bytes.fetch_sub(in_store(removed.messages, removed.bytes), Ordering::Relaxed);
         Ok(())
     }

@@ -6,27 +6,20 @@ const NOW: Timestamp = Timestamp(5);
 const A: ConnectionId = ConnectionId(1);
 const B: ConnectionId = ConnectionId(2);
 
-fn queue_of(messages: u64) -> QueueState {
-    let mut state = QueueState::new(QueueSettings::decide("q", &QueueOptions::default(), &BrokerOptions::default()));
-    for position in 1..=messages {
-        let message = Message::new(&mut String::new(), (ExchangeId(1), "e"), "k", "id", "{}", NOW);
-        state.push(Position(position), message.with_origin(Position(position)));
-    }
-    state
+fn empty(budget: Budget) -> QueueState {
+    let settings = QueueSettings::decide("q", &QueueOptions::default(), &BrokerOptions::default());
+    QueueState::new(settings, Arc::new(budget))
 }
 
-#[test]
-fn removals_out_of_turn_leave_no_more_tombstones_than_messages() {
-    let mut state = queue_of(10_000);
-    // From the middle outwards, so that neither end is ever free by itself.
-    for step in 0..9_998 {
-        let position = if step % 2 == 0 { 5_000 - step / 2 } else { 5_001 + step / 2 };
-        assert!(state.retire(Position(position)).is_some());
-        assert!(state.fresh.len() <= 2 * state.fresh_live, "after {step}");
-    }
-    let left = [state.fetch(A, 10, NOW), state.fetch(A, 10, NOW)].map(|assigned| assigned.unwrap().position);
-    assert_eq!(left, [Position(1), Position(10_000)]);
-    assert!(state.fetch(A, 10, NOW).is_none() && state.fresh.is_empty());
+fn push(state: &mut QueueState, order: u64) -> Option<Assigned> {
+    let message = Message::new(&mut String::new(), (ExchangeId(1), "e"), "k", "id", "{}", NOW);
+    state.push(Position(order), message.with_origin(Position(order), 1), NOW)
+}
+
+fn queue_of(messages: u64) -> QueueState {
+    let mut state = empty(Budget::unlimited());
+    (1..=messages).for_each(|order| assert!(push(&mut state, order).is_none()));
+    state
 }
 
 #[test]
@@ -39,7 +32,7 @@ fn the_end_of_a_connection_looks_at_its_own_leases_only() {
     state.detach(A, NOW);
     assert_eq!((state.holders.sizes(A), state.holders.sizes(B)), ((0, 0), (2, 2)));
     assert_eq!(state.counts(), Counts { ready: 2, leased: 2, delayed: 0 });
-    let attempts = [1, 3].map(|position| state.find(Position(position))[0].attempts);
+    let attempts = [1, 3].map(|order| state.find(Position(order))[0].attempts);
     assert_eq!(attempts, [1, 0], "the one held longest");
 }
 
@@ -62,17 +55,17 @@ fn credit_returns_when_the_lease_has_ended_and_its_delivery_was_taken() {
     for taken_first in [true, false] {
         let mut state = queue_of(2);
         state.consumers.subscribe(A, 1);
-        let Assigned { position, lease, paid, .. } = state.poll_delivery(NOW).unwrap();
-        let which = LeaseRef { position, lease };
+        let Assigned { order, lease, paid, .. } = state.poll_delivery(NOW).unwrap();
+        let which = LeaseRef { order, lease };
         if taken_first {
             assert!(state.take_delivery(A, which, paid));
             assert!(state.poll_delivery(NOW).is_none());
-            state.retire(position);
+            state.retire(order);
         } else {
-            state.retire(position);
+            state.retire(order);
             assert!(state.poll_delivery(NOW).is_none());
             assert!(!state.take_delivery(A, which, paid));
         }
-        assert_eq!(state.poll_delivery(NOW).unwrap().position, Position(2));
+        assert_eq!(state.poll_delivery(NOW).unwrap().order, Position(2));
     }
 }

@@ -1,0 +1,82 @@
+//! Leases: a message given to a connection for a time.
+
+use ciphermq_journal::Position;
+
+use super::consumers::SubscriptionId;
+use super::held::Held;
+use crate::model::LeaseId;
+use crate::{ConnectionId, Message, Timestamp};
+
+/// Which message and lease a request is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaseRef {
+    pub(crate) order: Position,
+    pub(crate) lease: LeaseId,
+}
+
+/// A lease just made.
+#[derive(Clone, Debug)]
+pub(crate) struct Assigned {
+    pub(crate) connection: ConnectionId,
+    pub(crate) order: Position,
+    pub(crate) lease: LeaseId,
+    /// `None` when it has to be read back.
+    pub(crate) message: Option<Message>,
+    pub(crate) attempt: u32,
+    pub(crate) paid: Paid,
+}
+
+/// Whether a lease occupies credit of a subscription.
+///
+/// The credit returns when the lease has ended *and* its delivery has left the outbox, whichever comes last: an outbox
+/// nobody empties never holds more than the credit of its subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Paid {
+    By(SubscriptionId),
+    ByFetch,
+}
+
+/// How a lease ends when the message stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GiveBack {
+    /// Uses up an attempt.
+    Nack { delay_ms: u64 },
+    /// Does not.
+    Release,
+}
+
+/// The lease does not exist, or belongs to somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoLease;
+
+#[derive(Debug)]
+pub(super) struct Leased {
+    pub(super) held: Held,
+    pub(super) lease: LeaseId,
+    pub(super) connection: ConnectionId,
+    pub(super) paid: Paid,
+    pub(super) deadline: Timestamp,
+    /// The connection has taken the delivery; until then it waits in an outbox, and nobody has seen the message.
+    pub(super) taken: bool,
+}
+
+/// Settled or worn out: the record that removes it is on its way through the journal.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) held: Held,
+    /// It left while it was delivered: that delivery is an attempt, too.
+    pub(super) delivered: bool,
+}
+
+/// Nacked with a delay that is not over.
+#[derive(Debug)]
+pub(super) struct Delayed {
+    pub(super) held: Held,
+    pub(super) until: Timestamp,
+}
+
+impl Leased {
+    pub(super) fn is(&self, connection: ConnectionId, which: LeaseRef) -> bool {
+        self.lease == which.lease && self.connection == connection
+    }
+}
