@@ -1,6 +1,14 @@
 use std::io;
 use std::sync::Arc;
 
+mod file;
+#[cfg(any(test, feature = "simulation"))]
+mod memory;
+
+pub use file::FileDisk;
+#[cfg(any(test, feature = "simulation"))]
+pub use memory::{Call, CallKind, Crash, MemoryDisk, Stop, Times, Unsynced};
+
 /// A directory of files: all the journal asks of an operating system.
 ///
 /// Names are plain file names. What is not synced may be lost, in whole or in part, when power fails; a process that is killed
@@ -42,6 +50,13 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// As the system says.
     fn sync_names(&self) -> io::Result<()>;
+
+    /// Keeps `bytes` beside the files, for a human: nothing here ever reads them again. Returns when they are on disk. What was
+    /// kept under this name before stays as it is; a name is there with all its bytes or not at all.
+    ///
+    /// # Errors
+    /// As the system says; nothing is kept then.
+    fn keep_aside(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// An open file.

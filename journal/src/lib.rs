@@ -19,7 +19,9 @@ mod journal;
 mod reader;
 mod space;
 
-pub use disk::{Disk, DiskFile};
+#[cfg(any(test, feature = "simulation"))]
+pub use disk::{Call, CallKind, Crash, MemoryDisk, Stop, Times, Unsynced};
+pub use disk::{Disk, DiskFile, FileDisk};
 pub use doorbell::Doorbell;
 pub use entry::{Commit, Durability, Entry, Owner, Position, Undecodable};
 pub use journal::{Health, Journal, NoRoom, Pace, Receipt, Simulation, Unavailable};
