@@ -14,7 +14,7 @@ use crate::event::{Event, Record};
 use crate::exchange::Route;
 use crate::loader::{Loader, Unloadable};
 use crate::outbox::{Delivery, Notice, Offer, Waiting};
-use crate::queue::{GiveBack, NoLease, Queue};
+use crate::queue::{GiveBack, LeaseRef, NoLease, Queue};
 use crate::shared::Shared;
 use crate::{ConnectionId, Error, Message, Reason, SessionId, Timestamp, limits};
 
@@ -387,32 +387,28 @@ impl Link {
     }
 
     /// The message of an offer that was taken, read back if it left memory.
-    fn redeem(&mut self, mut offer: Offer) -> Option<Delivery> {
-        let loaded = match offer.message.take() {
-            Some(message) => Ok(message),
-            None => self.loader.load(&offer.queue, offer.order),
-        };
-        match loaded {
+    fn redeem(&mut self, offer: Offer) -> Option<Delivery> {
+        let Offer { queue, order, lease, attempt, body, .. } = offer;
+        match self.loader.load(&queue, order, body) {
             Ok(message) => {
-                let delivery = offer.with(message);
-                let hash = self.shared.state.hash(delivery.message().id());
+                let hash = self.shared.state.hash(message.id());
+                let delivery = Delivery { queue, order, lease, message, attempt };
                 self.leases.insert(Lease::of(&delivery, hash));
                 Some(delivery)
             }
             Err(Unloadable::Gone) => None,
             Err(Unloadable::Damaged) => {
-                self.discard(&offer);
+                self.discard(queue, LeaseRef { order, lease });
                 None
             }
         }
     }
 
     /// Nobody will ever read this message: it leaves its queue, by a record like every other.
-    fn discard(&self, offer: &Offer) {
-        if offer.queue.settle(self.connection.id(), offer.which(), self.now).is_ok() {
+    fn discard(&self, queue: Arc<Queue>, which: LeaseRef) {
+        if queue.settle(self.connection.id(), which, self.now).is_ok() {
             self.shared.state.stats.damaged.fetch_add(1, Ordering::Relaxed);
-            let event = Event::Settle { queue: Arc::clone(&offer.queue), position: offer.order };
-            self.shared.record(self.now, [event]);
+            self.shared.record(self.now, [Event::Settle { queue, position: which.order }]);
         }
     }
 

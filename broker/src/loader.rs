@@ -17,7 +17,7 @@ pub(crate) struct Loader {
 pub(crate) enum Unloadable {
     /// The queue does not have the message any more.
     Gone,
-    /// What the log has is not what was written.
+    /// What the log has is not what was written: nobody will ever read this message.
     Damaged,
 }
 
@@ -26,26 +26,32 @@ impl Loader {
         Loader { reader }
     }
 
-    /// The message `order` of `queue`, from memory or from the log.
+    /// The message `order` of `queue`, whose body was seen there a moment ago.
     ///
     /// # Errors
     /// As [`Unloadable`] says.
-    pub(crate) fn load(&mut self, queue: &Queue, order: Position) -> Result<Message, Unloadable> {
-        let mut tried = None;
+    pub(crate) fn load(&mut self, queue: &Queue, order: Position, mut body: Body) -> Result<Message, Unloadable> {
         loop {
-            let at = match queue.body(order).ok_or(Unloadable::Gone)? {
+            let at = match body {
                 Body::Resident(message) => return Ok(message),
-                Body::Stored(at) => at,
+                Body::Stored(at) => at.location,
             };
-            match self.reader.read(at.location) {
-                Ok(payload) => return decode(payload, order).map_err(|_| Unloadable::Damaged),
-                // Written anew at another place while it was looked for here.
-                Err(ReadError::Gone(_)) if tried != Some(at.location) => tried = Some(at.location),
+            let why = match self.reader.read(at) {
+                Ok(payload) => match decode(payload, order) {
+                    Ok(message) => return Ok(message),
+                    Err(undecodable) => undecodable.to_string(),
+                },
                 Err(error) => {
-                    error!(queue = queue.name(), location = at.location.0, "a message cannot be read back: {error}");
-                    return Err(Unloadable::Damaged);
+                    body = queue.body(order).ok_or(Unloadable::Gone)?;
+                    // Written anew at another place while it was looked for here.
+                    if matches!(error, ReadError::Gone(_)) && body.location() != Some(at) {
+                        continue;
+                    }
+                    error.to_string()
                 }
-            }
+            };
+            error!(queue = queue.name(), order = order.0, location = at.0, "a message cannot be read back: {why}");
+            return Err(Unloadable::Damaged);
         }
     }
 }

@@ -1,11 +1,11 @@
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ciphermq_journal::{Doorbell, Position};
 
-use crate::Message;
 use crate::model::LeaseId;
-use crate::queue::{LeaseRef, Paid, Queue};
+use crate::queue::{Body, LeaseRef, Paid, Queue};
+use crate::{Message, limits};
 
 /// One message leased to one connection.
 #[derive(Clone, Debug)]
@@ -46,8 +46,7 @@ pub(crate) struct Offer {
     pub(crate) lease: LeaseId,
     pub(crate) attempt: u32,
     pub(crate) paid: Paid,
-    /// `None` when it has to be read back.
-    pub(crate) message: Option<Message>,
+    pub(crate) body: Body,
 }
 
 /// What the broker tells a connection without being asked.
@@ -70,21 +69,23 @@ pub(crate) enum Waiting {
 }
 
 /// What waits for one connection. Bounded by the credit of its subscriptions: credit returns to a consumer after its
-/// delivery was taken out of here.
+/// delivery was taken out of here. Where bodies can be read back, those beyond [`limits::OUTBOX_BYTES_MAX`] wait in the log.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    waiting: Mutex<VecDeque<Waiting>>,
+    inner: Mutex<Inner>,
     bell: Arc<Doorbell>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: VecDeque<Waiting>,
+    /// Of the bodies in memory.
+    bytes: u64,
 }
 
 impl Offer {
     pub(crate) fn which(&self) -> LeaseRef {
         LeaseRef { order: self.order, lease: self.lease }
-    }
-
-    pub(crate) fn with(self, message: Message) -> Delivery {
-        let Offer { queue, order, lease, attempt, .. } = self;
-        Delivery { queue, order, lease, message, attempt }
     }
 }
 
@@ -99,20 +100,39 @@ impl Waiting {
 
 impl Outbox {
     pub(crate) fn new(bell: Arc<Doorbell>) -> Outbox {
-        Outbox { waiting: Mutex::new(VecDeque::new()), bell }
+        Outbox { inner: Mutex::default(), bell }
     }
 
-    pub(crate) fn push(&self, waiting: Waiting) {
-        self.lock().push_back(waiting);
+    /// `is_readable`: whether the body could be read back.
+    pub(crate) fn offer(&self, mut offer: Offer, is_readable: bool) {
+        {
+            let mut inner = self.lock();
+            if is_readable && let Body::Resident(message) = &offer.body {
+                let bytes = inner.bytes + message.bytes();
+                if bytes <= limits::OUTBOX_BYTES_MAX {
+                    inner.bytes = bytes;
+                } else {
+                    offer.body = Body::Stored(message.stored_at(offer.order));
+                }
+            }
+            inner.waiting.push_back(Waiting::Offer(offer));
+        }
+        self.bell.ring();
+    }
+
+    pub(crate) fn cancel(&self, queue: &Arc<Queue>) {
+        self.lock().waiting.push_back(Waiting::Cancelled(Arc::clone(queue)));
         self.bell.ring();
     }
 
     /// Exchanges what waits for the (empty) `emptied`: the connection works on its own deque, without the lock.
     pub(crate) fn swap(&self, emptied: &mut VecDeque<Waiting>) {
-        std::mem::swap(&mut *self.lock(), emptied);
+        let mut inner = self.lock();
+        inner.bytes = 0;
+        std::mem::swap(&mut inner.waiting, emptied);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

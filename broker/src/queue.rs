@@ -16,7 +16,7 @@ use tracing::debug;
 
 use crate::budget::Budget;
 use crate::model::QueueId;
-use crate::outbox::{Offer, Outbox, Waiting};
+use crate::outbox::{Offer, Outbox};
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::{ConnectionId, Message, QueueSettings, Timestamp};
@@ -313,6 +313,11 @@ impl Queue {
         self.with(now, |inner| inner.state.restore(order));
     }
 
+    /// A message that was to be moved cannot be read back now: it rests for a while, and wears out again.
+    pub(crate) fn defer(self: &Arc<Queue>, order: Position, now: Timestamp) {
+        self.with(now, |inner| inner.state.defer(order, now));
+    }
+
     /// A connection ended; returns the message that used up an attempt by that.
     pub(crate) fn detach(self: &Arc<Queue>, connection: ConnectionId, now: Timestamp) -> Option<Tried> {
         self.with(now, |inner| {
@@ -366,7 +371,7 @@ impl Queue {
             (inner.state.clear(), std::mem::take(&mut inner.outboxes))
         };
         for outbox in outboxes.into_values() {
-            outbox.push(Waiting::Cancelled(Arc::clone(self)));
+            outbox.cancel(self);
         }
         self.forget(cleared, release)
     }
@@ -407,12 +412,12 @@ impl Queue {
         }
         let outbox = inner.outboxes.get(&assigned.connection);
         let outbox = outbox.expect("a consumer in turn has an outbox: both come and go under this lock");
-        outbox.push(Waiting::Offer(self.offer(assigned)));
+        outbox.offer(self.offer(assigned), self.budget.is_limited());
     }
 
     fn offer(self: &Arc<Queue>, assigned: lease::Assigned) -> Offer {
-        let lease::Assigned { order, lease, message, attempt, paid, .. } = assigned;
-        Offer { queue: Arc::clone(self), order, lease, attempt, paid, message }
+        let lease::Assigned { order, lease, body, attempt, paid, .. } = assigned;
+        Offer { queue: Arc::clone(self), order, lease, attempt, paid, body }
     }
 
     /// Gives back the room of what was taken out, after the queue's lock: there may be millions.

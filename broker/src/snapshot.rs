@@ -172,7 +172,7 @@ impl State {
             for queue in queues {
                 for sighting in queue.find(record.origin) {
                     // One that has left in the meantime, or cannot be read back, is not seen.
-                    let Ok(message) = loader.load(&queue, sighting.order) else { continue };
+                    let Ok(message) = loader.load(&queue, sighting.order, sighting.body.clone()) else { continue };
                     // The hash names the message only almost certainly; its text decides.
                     if message.id() == id {
                         sightings.push((Arc::clone(&queue), sighting, message));

@@ -83,6 +83,16 @@ impl Stored {
     }
 }
 
+impl Body {
+    /// Where to read it, if it has to be read.
+    pub(crate) fn location(&self) -> Option<Position> {
+        match self {
+            Body::Resident(_) => None,
+            Body::Stored(at) => Some(at.location),
+        }
+    }
+}
+
 impl Size {
     /// A text is at most [`limits::TEXT_BYTES_MAX`] long and has 1 to [`limits::QUEUES_PER_MESSAGE_MAX`] copies.
     pub(crate) fn new(text_bytes: u64, copies_log2: u8) -> Size {

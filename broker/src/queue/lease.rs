@@ -3,9 +3,9 @@
 use ciphermq_journal::Position;
 
 use super::consumers::SubscriptionId;
-use super::held::Held;
+use super::held::{Body, Held};
 use crate::model::LeaseId;
-use crate::{ConnectionId, Message, Timestamp};
+use crate::{ConnectionId, Timestamp};
 
 /// Which message and lease a request is about.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +20,7 @@ pub(crate) struct Assigned {
     pub(crate) connection: ConnectionId,
     pub(crate) order: Position,
     pub(crate) lease: LeaseId,
-    /// `None` when it has to be read back.
-    pub(crate) message: Option<Message>,
+    pub(crate) body: Body,
     pub(crate) attempt: u32,
     pub(crate) paid: Paid,
 }
@@ -43,6 +42,8 @@ pub(crate) enum GiveBack {
     Nack { delay_ms: u64 },
     /// Does not.
     Release,
+    /// Does not, but rests for a while: it could not be read back.
+    Defer,
 }
 
 /// The lease does not exist, or belongs to somebody else.

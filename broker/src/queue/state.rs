@@ -12,7 +12,7 @@ use super::lease::{Assigned, Delayed, GiveBack, LeaseRef, Leased, Leaving, NoLea
 use super::purge::Condemned;
 use crate::budget::Budget;
 use crate::model::LeaseId;
-use crate::{ConnectionId, Message, QueueSettings, Timestamp};
+use crate::{ConnectionId, Message, QueueSettings, Timestamp, limits};
 
 /// The life of every message in one queue. Pure: no lock, no clock, no connection, no disk.
 ///
@@ -179,6 +179,13 @@ impl QueueState {
         }
     }
 
+    /// The message was to be removed, but its body cannot be read back now: it rests for a while.
+    pub(crate) fn defer(&mut self, order: Position, now: Timestamp) {
+        if let Some(leaving) = self.leaving.remove(&order) {
+            self.delay(order, leaving.held, now.plus_ms(limits::UNREADABLE_RETRY_MS));
+        }
+    }
+
     /// A connection ended: its subscription is over and its messages are ready again. The one it has taken and held
     /// longest uses up an attempt, being the one most likely worked on; returns that one.
     pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<Tried> {
@@ -286,13 +293,14 @@ impl QueueState {
         let (lease, deadline) = (LeaseId(self.last_lease), now.plus_ms(lease_ms.max(LEASE_MS_MIN)));
         // What can be read back is in memory for its delivery only.
         let message = if self.budget.is_limited() { held.message.take() } else { held.message.clone() };
+        let body = message.map_or(Body::Stored(held.at), Body::Resident);
         let attempt = held.attempts + 1;
         self.timers.insert((deadline, order));
         self.holders.insert(connection, lease, order);
         // A fetch is answered with the message itself; there is no outbox in between.
         let taken = paid == Paid::ByFetch;
         self.leased.insert(order, Leased { held, lease, connection, paid, deadline, taken });
-        Assigned { connection, order, lease, message, attempt, paid }
+        Assigned { connection, order, lease, body, attempt, paid }
     }
 
     fn pop_ready(&mut self) -> Option<(Position, Held)> {
@@ -342,17 +350,20 @@ impl QueueState {
         let is_tried = matches!(how, GiveBack::Nack { .. });
         held.attempts += u32::from(is_tried);
         let attempts = held.attempts;
-        let worn_out = self.settings.max_attempts > 0 && attempts >= self.settings.max_attempts;
+        let is_last = self.settings.max_attempts > 0 && attempts >= self.settings.max_attempts;
+        let worn_out = is_last && how != GiveBack::Defer;
         match how {
             _ if worn_out => drop(self.leaving.insert(order, Leaving { held, delivered: false })),
-            GiveBack::Nack { delay_ms } if delay_ms > 0 => {
-                let until = now.plus_ms(delay_ms);
-                self.timers.insert((until, order));
-                self.delayed.insert(order, Delayed { held, until });
-            }
+            GiveBack::Nack { delay_ms } if delay_ms > 0 => self.delay(order, held, now.plus_ms(delay_ms)),
+            GiveBack::Defer => self.delay(order, held, now.plus_ms(limits::UNREADABLE_RETRY_MS)),
             GiveBack::Nack { .. } | GiveBack::Release => drop(self.returned.insert(order, held)),
         }
         (is_tried || worn_out).then_some(Tried { order, attempts, worn_out })
+    }
+
+    fn delay(&mut self, order: Position, held: Held, until: Timestamp) {
+        self.timers.insert((until, order));
+        self.delayed.insert(order, Delayed { held, until });
     }
 
     fn take(&mut self, order: Position) -> Option<Held> {
