@@ -1,4 +1,5 @@
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,8 +25,16 @@ struct State {
     image: Image,
     calls: Vec<Call>,
     stop: Option<(u64, Stop)>,
+    /// The write the process was stopped before.
+    interrupted: Option<Interrupted>,
     failure: Option<Failure>,
     capacity: Option<u64>,
+}
+
+struct Interrupted {
+    inode: u64,
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 struct Failure {
@@ -126,9 +135,25 @@ impl MemoryDisk {
     /// The disk as another process finds it after the end of this one. Its calls are counted anew, and it works.
     #[must_use]
     pub fn crash(&self, crash: Crash) -> MemoryDisk {
-        let mut image = self.state().image.clone();
-        image.crash(crash);
-        MemoryDisk { state: Arc::new(Mutex::new(State { image, ..State::default() })) }
+        MemoryDisk::of(self.state().image.clone(), crash)
+    }
+
+    /// The same, if the write that the process was stopped before ([`Stop::Before`]) had got so far. `None` if it was stopped
+    /// before another call, or that write is shorter.
+    #[must_use]
+    pub fn crash_torn(&self, bytes: usize, crash: Crash) -> Option<MemoryDisk> {
+        let state = self.state();
+        let write = state.interrupted.as_ref()?;
+        let mut image = state.image.clone();
+        image.write(write.inode, write.offset, write.bytes.get(..bytes)?);
+        Some(MemoryDisk::of(image, crash))
+    }
+
+    /// A number that disks share if a process, or another one after a crash, would find the same on them (or by a rare chance).
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.state().image.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The calls made so far; the number of the next is their count.
@@ -197,6 +222,11 @@ impl MemoryDisk {
     /// Makes [`DiskFile::len`] say `len` of a file whatever it has.
     pub fn report_len(&self, name: &str, len: u64) {
         self.state().image.report_len(name, len);
+    }
+
+    fn of(mut image: Image, crash: Crash) -> MemoryDisk {
+        image.crash(crash);
+        MemoryDisk { state: Arc::new(Mutex::new(State { image, ..State::default() })) }
     }
 
     /// A panic of a test while the lock was held leaves plain maps behind: go on with them.
@@ -356,6 +386,9 @@ impl DiskFile for MemoryFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state();
+        if state.stop == Some((state.calls.len() as u64, Stop::Before)) {
+            state.interrupted = Some(Interrupted { inode: self.inode, offset, bytes: bytes.to_vec() });
+        }
         let fate = state.call(CallKind::Write, bytes.len() as u64);
         let growth = (offset + bytes.len() as u64).saturating_sub(state.image.real_len(self.inode));
         state.room(growth)?;
@@ -363,9 +396,7 @@ impl DiskFile for MemoryFile {
             Fate::Done | Fate::Unheard => bytes,
             Fate::Broken(torn, _) => &bytes[..torn.and_then(|torn| usize::try_from(torn).ok()).unwrap_or(0)],
         };
-        if !done.is_empty() {
-            state.image.write(self.inode, offset, done);
-        }
+        state.image.write(self.inode, offset, done);
         match fate {
             Fate::Done => Ok(()),
             Fate::Broken(_, error) => Err(error),

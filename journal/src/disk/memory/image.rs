@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
@@ -20,14 +21,14 @@ pub(super) struct Image {
 
 type Names = BTreeMap<String, u64>;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Change {
     Link(String, u64),
     Rename(String, String),
     Unlink(String),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Inode {
     live: Arc<Vec<u8>>,
     durable: Arc<Vec<u8>>,
@@ -37,7 +38,7 @@ struct Inode {
     reported_len: Option<u64>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Write {
     offset: usize,
     bytes: Vec<u8>,
@@ -235,6 +236,13 @@ impl Image {
     }
 }
 
+/// How many files there ever were is nothing anybody can find.
+impl Hash for Image {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.inodes, &self.live, &self.durable, &self.changes, &self.aside).hash(state);
+    }
+}
+
 impl Change {
     fn apply(&self, names: &mut Names) {
         match self {
@@ -260,6 +268,9 @@ impl Inode {
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         put_at(&mut self.live, offset, bytes);
         self.writes.push(Write { offset, bytes: bytes.to_vec(), given_up: false });
     }

@@ -78,6 +78,35 @@ fn the_call_a_process_stops_at_is_its_last() {
 }
 
 #[test]
+fn the_write_a_process_stopped_before_can_be_torn_anywhere() {
+    let (disk, file) = begun();
+    disk.stop_at(4, Stop::Before);
+    assert!(disk.crash_torn(0, Crash::Kill).is_none());
+    assert!(file.write_at(2, b"cd").is_err());
+    let torn = |len| disk.crash_torn(len, Crash::Kill).map(|disk| bytes(&disk, "a").unwrap());
+    assert_eq!(torn(0).unwrap(), b"ab\0\0\0\0\0\0");
+    assert_eq!(torn(1).unwrap(), b"abc\0\0\0\0\0");
+    assert_eq!(torn(2).unwrap(), b"abcd\0\0\0\0");
+    assert_eq!(torn(3), None);
+    assert_eq!(disk.crash(Crash::Kill).fingerprint(), disk.crash_torn(0, Crash::Kill).unwrap().fingerprint());
+}
+
+#[test]
+fn disks_on_which_something_else_may_be_found_have_another_fingerprint() {
+    let (disk, file) = begun();
+    let before = disk.crash(Crash::Kill).fingerprint();
+    assert_eq!(before, lost(&disk).fingerprint());
+    file.write_at(2, b"cd").unwrap();
+    let written = disk.crash(Crash::Kill).fingerprint();
+    file.sync().unwrap();
+    let synced = disk.crash(Crash::Kill).fingerprint();
+    disk.rename("a", "b").unwrap();
+    let renamed = disk.crash(Crash::Kill).fingerprint();
+    let all = std::collections::BTreeSet::from([before, written, synced, renamed]);
+    assert_eq!(all.len(), 4, "unsynced changes count, too");
+}
+
+#[test]
 fn a_creation_is_torn_too() {
     let disk = MemoryDisk::new();
     disk.stop_at(0, Stop::Torn(5));
