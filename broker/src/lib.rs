@@ -32,6 +32,8 @@ mod outbox;
 #[allow(dead_code, reason = "reading a log from disk needs the rest")]
 mod queue;
 mod registry;
+#[allow(dead_code, reason = "the dedupe window is going to be kept in it")]
+mod ring;
 mod sessions;
 mod shared;
 mod snapshot;

@@ -1,6 +1,6 @@
 //! What a queue knows of one message.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use ciphermq_journal::Position;
 
@@ -26,7 +26,7 @@ pub(crate) enum Body {
     Stored(Stored),
 }
 
-/// A message that was delivered at least once, or that is about to be.
+/// A message that has left its queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) at: Stored,
@@ -35,6 +35,20 @@ pub(crate) struct Held {
     /// Attempts used up.
     pub(crate) attempts: u32,
     pub(crate) delivered: Option<Timestamp>,
+}
+
+/// A message that was delivered at least once, or that is about to be. Laid out to be small: a lease and its key are moved
+/// about without a call as long as they have at most 128 bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    location: Position,
+    size: Size,
+    /// Attempts used up.
+    pub(super) attempts: u32,
+    /// When it was last delivered: a millisecond more than the time.
+    delivered: Option<NonZeroU64>,
+    /// Always there if the log cannot read bodies back.
+    pub(super) message: Option<Message>,
 }
 
 /// What a consumer who is done with a message saw of it.
@@ -111,16 +125,41 @@ pub(crate) fn copies_log2(copies: usize) -> u8 {
     copies.next_power_of_two().ilog2() as u8
 }
 
-impl Held {
+impl Kept {
     /// One that was never delivered.
-    pub(super) fn new(at: Stored, message: Option<Message>) -> Held {
-        Held { at, message, attempts: 0, delivered: None }
+    pub(super) fn new(at: Stored, message: Option<Message>) -> Kept {
+        Kept { location: at.location, size: at.size, attempts: 0, delivered: None, message }
+    }
+
+    pub(super) fn at(&self) -> Stored {
+        Stored { location: self.location, size: self.size }
+    }
+
+    /// Its record was written anew; returns where it was.
+    pub(super) fn relocate(&mut self, to: Stored) -> Stored {
+        let at = self.at();
+        (self.location, self.size) = (to.location, to.size);
+        at
+    }
+
+    pub(super) fn delivered(&self) -> Option<Timestamp> {
+        self.delivered.map(|at| Timestamp(at.get() - 1))
+    }
+
+    pub(super) fn set_delivered(&mut self, now: Timestamp) {
+        self.delivered = Some(NonZeroU64::MIN.saturating_add(now.0));
     }
 
     pub(super) fn sighting(&self, order: Position, leased: bool, delivered: bool) -> Sighting {
-        let body = self.message.clone().map_or(Body::Stored(self.at), Body::Resident);
+        let body = self.message.clone().map_or(Body::Stored(self.at()), Body::Resident);
         let attempts = self.attempts + u32::from(delivered);
-        Sighting { order, body, leased, attempts, delivered: self.delivered }
+        Sighting { order, body, leased, attempts, delivered: self.delivered() }
+    }
+}
+
+impl From<Kept> for Held {
+    fn from(kept: Kept) -> Held {
+        Held { at: kept.at(), attempts: kept.attempts, delivered: kept.delivered(), message: kept.message }
     }
 }
 

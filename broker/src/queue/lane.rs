@@ -158,6 +158,9 @@ impl<T> Chunk<T> {
     /// Takes tombstones away from both ends, and all of them when they outnumber the messages: each is moved past at
     /// most once for every message removed.
     fn trim(&mut self) {
+        if self.entries.len() == self.live {
+            return;
+        }
         while self.entries.front().is_some_and(|(_, item)| item.is_none()) {
             self.entries.pop_front();
         }

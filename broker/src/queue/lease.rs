@@ -3,7 +3,7 @@
 use ciphermq_journal::Position;
 
 use super::consumers::SubscriptionId;
-use super::held::{Body, Held};
+use super::held::{Body, Kept};
 use crate::model::LeaseId;
 use crate::{ConnectionId, Timestamp};
 
@@ -52,7 +52,7 @@ pub(crate) struct NoLease;
 
 #[derive(Debug)]
 pub(super) struct Leased {
-    pub(super) held: Held,
+    pub(super) held: Kept,
     pub(super) lease: LeaseId,
     pub(super) connection: ConnectionId,
     pub(super) paid: Paid,
@@ -64,7 +64,7 @@ pub(super) struct Leased {
 /// Settled or worn out: the record that removes it is on its way through the journal.
 #[derive(Debug)]
 pub(super) struct Leaving {
-    pub(super) held: Held,
+    pub(super) held: Kept,
     /// It left while it was delivered: that delivery is an attempt, too.
     pub(super) delivered: bool,
 }
@@ -72,7 +72,7 @@ pub(super) struct Leaving {
 /// Nacked with a delay that is not over.
 #[derive(Debug)]
 pub(super) struct Delayed {
-    pub(super) held: Held,
+    pub(super) held: Kept,
     pub(super) until: Timestamp,
 }
 

@@ -6,7 +6,7 @@ use ciphermq_journal::Position;
 use hashbrown::HashMap;
 
 use super::consumers::Consumers;
-use super::held::{Held, Stored};
+use super::held::{Kept, Stored};
 use super::lane::Lane;
 use super::lease::Delayed;
 use super::state::{Counts, QueueState};
@@ -18,10 +18,10 @@ use crate::budget::Budget;
 pub(crate) struct Condemned {
     resident: Lane<Message>,
     stored: Lane<Stored>,
-    returned: BTreeMap<Position, Held>,
+    returned: BTreeMap<Position, Kept>,
     delayed: HashMap<Position, Delayed>,
     /// Leased or leaving when their queue was deleted.
-    held: Vec<Held>,
+    held: Vec<Kept>,
 }
 
 impl QueueState {
@@ -103,6 +103,6 @@ impl Condemned {
         }
         self.stored.into_items().for_each(|(_, at)| release(at));
         let delayed = self.delayed.into_values().map(|delayed| delayed.held);
-        self.returned.into_values().chain(delayed).chain(self.held).for_each(|held| release(held.at));
+        self.returned.into_values().chain(delayed).chain(self.held).for_each(|held| release(held.at()));
     }
 }

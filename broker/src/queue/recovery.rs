@@ -2,7 +2,7 @@
 
 use ciphermq_journal::Position;
 
-use super::held::{Held, Stored};
+use super::held::{Kept, Stored};
 use super::state::QueueState;
 
 impl QueueState {
@@ -18,7 +18,9 @@ impl QueueState {
         if attempts == 0 && self.stored.last().is_none_or(|last| last < order) {
             self.stored.push(order, at);
         } else {
-            self.returned.insert(order, Held { attempts, ..Held::new(at, None) });
+            let mut held = Kept::new(at, None);
+            held.attempts = attempts;
+            self.returned.insert(order, held);
         }
     }
 
@@ -27,9 +29,10 @@ impl QueueState {
         if let Some(held) = self.held_mut(order) {
             held.attempts = held.attempts.max(attempts);
         } else if attempts > 0
-            && let Some(held) = self.take_fresh(order)
+            && let Some(mut held) = self.take_fresh(order)
         {
-            self.returned.insert(order, Held { attempts, ..held });
+            held.attempts = attempts;
+            self.returned.insert(order, held);
         }
     }
 
@@ -38,8 +41,8 @@ impl QueueState {
         let mut returned = std::mem::take(&mut self.returned);
         while let Some((order, held)) = returned.pop_last() {
             let is_in_front = self.stored.first().is_none_or(|first| order < first);
-            if is_in_front && held.attempts == 0 && held.delivered.is_none() {
-                self.stored.push_front(order, held.at);
+            if is_in_front && held.attempts == 0 && held.delivered().is_none() {
+                self.stored.push_front(order, held.at());
             } else {
                 self.returned.insert(order, held);
             }
@@ -49,7 +52,7 @@ impl QueueState {
     /// Where the message's record is.
     pub(crate) fn location(&self, order: Position) -> Option<Stored> {
         let resident = || self.resident.get(order).map(|message| message.stored_at(order));
-        self.held(order).map(|held| held.at).or_else(resident).or_else(|| self.stored.get(order).copied())
+        self.held(order).map(|held| held.at()).or_else(resident).or_else(|| self.stored.get(order).copied())
     }
 
     /// Attempts the message has used up, not counting a delivery under way.
@@ -60,26 +63,27 @@ impl QueueState {
     /// The message's record was written anew. Returns where it was, if the message is still here.
     pub(crate) fn relocate(&mut self, order: Position, to: Stored) -> Option<Stored> {
         if let Some(held) = self.held_mut(order) {
-            return Some(std::mem::replace(&mut held.at, to));
+            return Some(held.relocate(to));
         }
         if let Some(at) = self.stored.get_mut(order) {
             return Some(std::mem::replace(at, to));
         }
         // A record that is not where it was when it came is not what `resident` is for.
-        let Held { at, message, .. } = self.take_fresh(order)?;
-        let message = message.filter(|_| !self.budget.is_limited());
-        self.returned.insert(order, Held::new(to, message));
+        let fresh = self.take_fresh(order)?;
+        let at = fresh.at();
+        let message = fresh.message.filter(|_| !self.budget.is_limited());
+        self.returned.insert(order, Kept::new(to, message));
         Some(at)
     }
 
-    fn held(&self, order: Position) -> Option<&Held> {
+    fn held(&self, order: Position) -> Option<&Kept> {
         let leased = self.leased.get(&order).map(|leased| &leased.held);
         let leaving = || self.leaving.get(&order).map(|leaving| &leaving.held);
         let delayed = || self.delayed.get(&order).map(|delayed| &delayed.held);
         leased.or_else(leaving).or_else(|| self.returned.get(&order)).or_else(delayed)
     }
 
-    fn held_mut(&mut self, order: Position) -> Option<&mut Held> {
+    fn held_mut(&mut self, order: Position) -> Option<&mut Kept> {
         if let Some(leased) = self.leased.get_mut(&order) {
             return Some(&mut leased.held);
         }

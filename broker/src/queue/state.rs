@@ -5,7 +5,7 @@ use ciphermq_journal::Position;
 use hashbrown::HashMap;
 
 use super::consumers::Consumers;
-use super::held::{Body, Held, Seen, Sighting, Stored, Tried};
+use super::held::{Body, Held, Kept, Seen, Sighting, Stored, Tried};
 use super::holders::Holders;
 use super::lane::Lane;
 use super::lease::{Assigned, Delayed, GiveBack, LeaseRef, Leased, Leaving, NoLease, Paid};
@@ -28,7 +28,7 @@ pub(crate) struct QueueState {
     /// Ready, never delivered, in the log only.
     pub(super) stored: Lane<Stored>,
     /// Ready again, or found out of turn when the log was read.
-    pub(super) returned: BTreeMap<Position, Held>,
+    pub(super) returned: BTreeMap<Position, Kept>,
     pub(super) delayed: HashMap<Position, Delayed>,
     pub(super) leased: HashMap<Position, Leased>,
     pub(super) holders: Holders,
@@ -87,7 +87,7 @@ impl QueueState {
         if !self.is_ready()
             && let Some((connection, subscription)) = self.consumers.take_turn()
         {
-            let held = Held::new(message.stored_at(order), Some(message));
+            let held = Kept::new(message.stored_at(order), Some(message));
             return Some(self.lease(order, held, connection, Paid::By(subscription), self.settings.lease_ms, now));
         }
         if self.budget.take(message.bytes()) {
@@ -127,7 +127,7 @@ impl QueueState {
     /// Ends a lease for good: the message waits for the record that removes it.
     pub(crate) fn settle(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<Seen, NoLease> {
         let held = self.end_lease(connection, which)?.held;
-        let seen = Seen { attempts: held.attempts + 1, delivered: held.delivered };
+        let seen = Seen { attempts: held.attempts + 1, delivered: held.delivered() };
         self.leaving.insert(which.order, Leaving { held, delivered: true });
         Ok(seen)
     }
@@ -169,7 +169,7 @@ impl QueueState {
     pub(crate) fn retire(&mut self, order: Position) -> Option<Held> {
         let held = self.take(order)?;
         self.forget_moved(order, held.message.as_ref());
-        Some(held)
+        Some(held.into())
     }
 
     /// The record that was to remove this message failed: it is ready again.
@@ -282,18 +282,18 @@ impl QueueState {
     fn lease(
         &mut self,
         order: Position,
-        mut held: Held,
+        mut held: Kept,
         connection: ConnectionId,
         paid: Paid,
         lease_ms: u64,
         now: Timestamp,
     ) -> Assigned {
-        held.delivered = Some(now);
+        held.set_delivered(now);
         self.last_lease += 1;
         let (lease, deadline) = (LeaseId(self.last_lease), now.plus_ms(lease_ms.max(LEASE_MS_MIN)));
         // What can be read back is in memory for its delivery only.
         let message = if self.budget.is_limited() { held.message.take() } else { held.message.clone() };
-        let body = message.map_or(Body::Stored(held.at), Body::Resident);
+        let body = message.map_or(Body::Stored(held.at()), Body::Resident);
         let attempt = held.attempts + 1;
         self.timers.insert((deadline, order));
         self.holders.insert(connection, lease, order);
@@ -303,20 +303,20 @@ impl QueueState {
         Assigned { connection, order, lease, body, attempt, paid }
     }
 
-    fn pop_ready(&mut self) -> Option<(Position, Held)> {
+    /// The lowest order of all that is ready.
+    fn pop_ready(&mut self) -> Option<(Position, Kept)> {
         let (resident, stored) = (self.resident.first(), self.stored.first());
         let returned = self.returned.first_key_value().map(|(order, _)| *order);
-        let next = [returned, resident, stored].into_iter().flatten().min()?;
-        if resident == Some(next) {
-            let (order, message) = self.resident.pop()?;
-            self.budget.give_back(message.bytes());
-            return Some((order, Held::new(message.stored_at(order), Some(message))));
+        if returned.is_some() && !is_before(resident, returned) && !is_before(stored, returned) {
+            return self.returned.pop_first();
         }
-        if stored == Some(next) {
+        if is_before(stored, resident) {
             let (order, at) = self.stored.pop()?;
-            return Some((order, Held::new(at, None)));
+            return Some((order, Kept::new(at, None)));
         }
-        self.returned.pop_first()
+        let (order, message) = self.resident.pop()?;
+        self.budget.give_back(message.bytes());
+        Some((order, Kept::new(message.stored_at(order), Some(message))))
     }
 
     fn end_lease(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<Leased, NoLease> {
@@ -346,7 +346,7 @@ impl QueueState {
     }
 
     /// Returns what has used up an attempt.
-    fn put_back(&mut self, order: Position, mut held: Held, how: GiveBack, now: Timestamp) -> Option<Tried> {
+    fn put_back(&mut self, order: Position, mut held: Kept, how: GiveBack, now: Timestamp) -> Option<Tried> {
         let is_tried = matches!(how, GiveBack::Nack { .. });
         held.attempts += u32::from(is_tried);
         let attempts = held.attempts;
@@ -361,12 +361,12 @@ impl QueueState {
         (is_tried || worn_out).then_some(Tried { order, attempts, worn_out })
     }
 
-    fn delay(&mut self, order: Position, held: Held, until: Timestamp) {
+    fn delay(&mut self, order: Position, held: Kept, until: Timestamp) {
         self.timers.insert((until, order));
         self.delayed.insert(order, Delayed { held, until });
     }
 
-    fn take(&mut self, order: Position) -> Option<Held> {
+    fn take(&mut self, order: Position) -> Option<Kept> {
         if let Some(Leaving { mut held, delivered }) = self.leaving.remove(&order) {
             held.attempts += u32::from(delivered);
             return Some(held);
@@ -380,7 +380,7 @@ impl QueueState {
     }
 
     /// Takes out what is ready or delayed.
-    pub(super) fn take_waiting(&mut self, order: Position) -> Option<Held> {
+    pub(super) fn take_waiting(&mut self, order: Position) -> Option<Kept> {
         if let Some(held) = self.returned.remove(&order) {
             return Some(held);
         }
@@ -391,12 +391,12 @@ impl QueueState {
         self.take_fresh(order)
     }
 
-    pub(super) fn take_fresh(&mut self, order: Position) -> Option<Held> {
+    pub(super) fn take_fresh(&mut self, order: Position) -> Option<Kept> {
         if let Some(message) = self.resident.remove(order) {
             self.budget.give_back(message.bytes());
-            return Some(Held::new(message.stored_at(order), Some(message)));
+            return Some(Kept::new(message.stored_at(order), Some(message)));
         }
-        self.stored.remove(order).map(|at| Held::new(at, None))
+        self.stored.remove(order).map(|at| Kept::new(at, None))
     }
 
     /// A message has left. Where its body is not at hand nobody knows where it was published: such entries stay until
@@ -423,6 +423,11 @@ impl QueueState {
         let waiting = self.resident.len() + self.stored.len() + self.returned.len() + self.delayed.len();
         waiting + self.leased.len() + self.leaving.len()
     }
+}
+
+/// Whether there is a first one, and it comes before the second one, if there is that.
+fn is_before(first: Option<Position>, second: Option<Position>) -> bool {
+    first.is_some_and(|first| second.is_none_or(|second| first < second))
 }
 
 #[cfg(test)]
