@@ -34,7 +34,8 @@ pub trait Entry: Send {
         false
     }
 
-    /// Whether everything before this entry must be committed before it is admitted.
+    /// Whether everything before this entry must be committed before it is admitted, and this entry before anything behind it is.
+    /// Of a group (see [`Entry::continues`]) only the first entry is asked.
     fn stands_alone(&self) -> bool {
         false
     }
@@ -47,6 +48,11 @@ pub trait Entry: Send {
     /// What its commit waits for.
     fn durability(&self) -> Durability {
         Durability::Synced
+    }
+
+    /// What [`Journal::reserve`](crate::Journal::reserve) took for it: the log gives it back when the entry is committed, refused or not admitted.
+    fn reserved(&self) -> u64 {
+        0
     }
 }
 

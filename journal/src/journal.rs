@@ -3,7 +3,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use crate::{Commit, Doorbell, Position, Reader, Space};
+use crate::{
+    Commit, Disk, Doorbell, Entry, JournalOptions, OpenError, Owner, Position, Reader, Report, Scanned, Space,
+};
 
 /// Says when the entries of one [`Journal::submit`] have been committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct Receipt {
 pub enum Health {
     /// Entries are accepted.
     Healthy,
+    /// The disk is full: [`Journal::reserve`] refuses. Entries that need no reservation are accepted, and reading goes on.
+    Full,
     /// A write or sync failed, or a commit panicked. Nothing is accepted until the process is restarted and the log read again,
     /// because after a failed sync nobody knows which pages reached the disk.
     Poisoned,
@@ -64,6 +68,73 @@ pub enum Pace {
     AtOnce,
     /// When [`Journal::write_waiting`] is called: receipts stay open until then, as they do while a disk syncs.
     WhenTold,
+}
+
+/// How a log on disk stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Bytes of all its files.
+    pub disk_bytes: u64,
+    /// Bytes its owner retains; see [`Space`].
+    pub live_bytes: u64,
+    /// Segments, the one being written included.
+    pub segments: u64,
+    /// Files prepared for later segments.
+    pub spares: u64,
+    /// Bytes that may be written before [`Journal::reserve`] refuses, as far as is known without asking the disk for more.
+    pub room_bytes: u64,
+    /// Findings since the log was opened, those of the opening included.
+    pub findings: u64,
+    /// Writes to the log, each with all that waited.
+    pub batches: u64,
+    /// How often the log was synced.
+    pub syncs: u64,
+}
+
+impl<E: Entry + 'static> Journal<E> {
+    /// Opens the log on `disk`, gives its owner every record, and starts the threads that write.
+    ///
+    /// # Errors
+    /// As [`OpenError`] says; never because of damage.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        owner: impl Owner<E> + 'static,
+    ) -> Result<(Journal<E>, Report), OpenError> {
+        Journal::open_stepped(disk, options, owner)
+    }
+
+    /// Like [`Journal::open`], without threads: [`Journal::write_waiting`] does all their work on the caller's thread, in the
+    /// same order each time.
+    ///
+    /// # Errors
+    /// As [`OpenError`] says; never because of damage.
+    pub fn open_stepped(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        owner: impl Owner<E> + 'static,
+    ) -> Result<(Journal<E>, Report), OpenError> {
+        let _ = (disk, options, owner);
+        let source = std::io::ErrorKind::Unsupported.into();
+        Err(OpenError::Io { doing: "opening", name: "log".into(), source })
+    }
+
+    /// Does what waits at the time `now` (any clock that does not go back): for a log opened with [`Journal::open_stepped`], with
+    /// whose entries [`Durability::Within`](crate::Durability::Within) counts.
+    pub fn write_waiting_at(&self, now: std::time::Duration) {
+        let _ = now;
+        self.write_waiting();
+    }
+}
+
+/// Reads a log without changing anything: every good record and every finding, in log order.
+///
+/// # Errors
+/// As [`OpenError`] says; never because of damage.
+pub fn scan(disk: &dyn Disk, each: &mut dyn FnMut(Scanned<'_>)) -> Result<Report, OpenError> {
+    let _ = each;
+    let source = disk.list().err().unwrap_or_else(|| std::io::ErrorKind::Unsupported.into());
+    Err(OpenError::Io { doing: "reading", name: "log".into(), source })
 }
 
 /// What waits to be written, in log order.
@@ -143,8 +214,8 @@ impl<E> Journal<E> {
         Ok(receipt)
     }
 
-    /// Takes room for an entry with this many bytes of payload that may be refused when the disk is full, until it is admitted,
-    /// committed or refused: then [`Journal::unreserve`] gives it back. Entries that must always be possible reserve nothing.
+    /// Takes room for an entry with this many bytes of payload, which may be refused when the disk is full. The entry says the same number
+    /// as [`Entry::reserved`], and the log gives it back. Entries that must always be possible reserve nothing.
     ///
     /// # Errors
     /// [`NoRoom`]; nothing is reserved then.
@@ -153,7 +224,7 @@ impl<E> Journal<E> {
         Ok(())
     }
 
-    /// Gives back what [`Journal::reserve`] took.
+    /// Gives back what [`Journal::reserve`] took for an entry that is not submitted after all.
     pub fn unreserve(&self, bytes: u64) {
         let _ = bytes;
     }
@@ -170,6 +241,31 @@ impl<E> Journal<E> {
         }
         (receipt.last.0 >= self.shared.failed_from.load(Ordering::Acquire)).then_some(Err(Unavailable))
     }
+
+    /// Whether more waits to be written than should. Then whoever submits stops taking in work until `bell` rings.
+    pub fn is_congested(&self, bell: &Arc<Doorbell>) -> bool {
+        let _ = bell;
+        false
+    }
+
+    /// Rings `bell` at every change of [`Journal::health`].
+    pub fn watch(&self, bell: &Arc<Doorbell>) {
+        let _ = bell;
+    }
+
+    /// What failed and where, once it has.
+    pub fn failure(&self) -> Option<String> {
+        None
+    }
+
+    /// How the log stands, in numbers.
+    pub fn figures(&self) -> Figures {
+        Figures::default()
+    }
+
+    /// Writes and syncs everything submitted, marks the log as closed in order and ends its threads. Nothing is accepted from now
+    /// on. The drop of the last clone does the same.
+    pub fn close(&self) {}
 
     /// Whether entries are accepted.
     pub fn health(&self) -> Health {

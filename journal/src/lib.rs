@@ -16,14 +16,23 @@ mod disk;
 mod doorbell;
 mod entry;
 mod journal;
+mod options;
 mod reader;
+mod report;
 mod space;
+
+/// The version of the format on disk that this version writes, and the newest it reads. A change of the format that this version
+/// could not read raises it; a version reads all formats up to its own, and refuses newer ones. Flags of records that it does
+/// not know count as damage, so a new flag raises it, too.
+pub const FORMAT_VERSION: u32 = 1;
 
 #[cfg(any(test, feature = "simulation"))]
 pub use disk::{Call, CallKind, Crash, MemoryDisk, Stop, Times, Unsynced};
 pub use disk::{Disk, DiskFile, FileDisk};
 pub use doorbell::Doorbell;
 pub use entry::{Commit, Durability, Entry, Owner, Position, Undecodable};
-pub use journal::{Health, Journal, NoRoom, Pace, Receipt, Simulation, Unavailable};
+pub use journal::{Figures, Health, Journal, NoRoom, Pace, Receipt, Simulation, Unavailable, scan};
+pub use options::JournalOptions;
 pub use reader::{ReadError, Reader};
+pub use report::{Finding, FindingKind, OpenError, RecordKind, Report, Scanned};
 pub use space::Space;

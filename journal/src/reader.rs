@@ -12,6 +12,12 @@ pub enum ReadError {
     /// newer one.
     #[error("the log has no entry at {0:?}")]
     Gone(Position),
+    /// The entry is there, but its bytes are not those that were written.
+    #[error("the entry at {0:?} is damaged")]
+    Damaged(Position),
+    /// The disk failed.
+    #[error("the entry at {0:?} could not be read: {1}")]
+    Io(Position, std::io::ErrorKind),
 }
 
 impl Reader {
