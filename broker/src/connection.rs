@@ -4,10 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ciphermq_journal::Doorbell;
 
-use crate::event::Event;
 use crate::model::QueueId;
 use crate::outbox::Outbox;
-use crate::queue::Queue;
+use crate::queue::{Queue, Tried};
 use crate::{ConnectionId, Timestamp};
 
 /// The part of a connection that others can reach.
@@ -54,20 +53,20 @@ impl Connection {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).insert(queue);
     }
 
-    /// Ends subscriptions and returns leases; what wore out by that is to be moved. Harmless when repeated.
-    pub(crate) fn detach(&self, now: Timestamp) -> Vec<Event> {
+    /// Ends subscriptions and returns leases; tells what has used up an attempt by that. Harmless when repeated.
+    pub(crate) fn detach(&self, now: Timestamp) -> Vec<(Arc<Queue>, Tried)> {
         let queues = std::mem::take(&mut self.queues.lock().unwrap_or_else(PoisonError::into_inner).queues);
-        let detach = |queue: &Arc<Queue>| Event::tried(queue, queue.detach(self.id, now)?);
+        let detach = |queue: &Arc<Queue>| Some((Arc::clone(queue), queue.detach(self.id, now)?));
         // Collected first: a dead letter must not arrive in a queue this connection still has to leave.
         queues.values().filter_map(detach).collect()
     }
 
     /// A newer connection of the same session takes its place: detached, and told to close.
-    pub(crate) fn hand_over(&self, now: Timestamp) -> Vec<Event> {
+    pub(crate) fn hand_over(&self, now: Timestamp) -> Vec<(Arc<Queue>, Tried)> {
         self.taken_over.store(true, Ordering::Release);
-        let moves = self.detach(now);
+        let tried = self.detach(now);
         self.bell.ring();
-        moves
+        tried
     }
 
     pub(crate) fn is_taken_over(&self) -> bool {

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use ciphermq_journal::Position;
 use hashbrown::HashTable;
@@ -22,6 +23,15 @@ impl IdHash {
 
     pub(crate) fn short(self) -> u64 {
         self.0[0]
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.0[0]) | u128::from(self.0[1]) << 64).to_le_bytes()
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> IdHash {
+        let both = u128::from_le_bytes(bytes);
+        IdHash([both as u64, (both >> 64) as u64])
     }
 }
 
@@ -74,6 +84,12 @@ impl<R: Keyed> Window<R> {
         self.table.iter_hash(hash.short()).map(at).filter(move |record| record.hash() == hash)
     }
 
+    /// Records from the first on for which `is_before` is false; it must be true for all in front of that one.
+    fn behind(&self, is_before: impl FnMut(&R) -> bool) -> impl Iterator<Item = (usize, &R)> {
+        let start = self.ring.partition_point(is_before);
+        self.ring.range(start..).enumerate().map(move |(index, record)| (start + index, record))
+    }
+
     pub(crate) fn find_mut(&mut self, hash: IdHash, matches: impl Fn(&R) -> bool) -> Option<&mut R> {
         let (ring, first) = (&self.ring, self.first);
         let index = |serial: &u32| serial.wrapping_sub(first) as usize;
@@ -87,12 +103,35 @@ impl<R: Keyed> Window<R> {
 #[derive(Debug)]
 pub(crate) struct Dedupe {
     window: Window<Known>,
-    /// When the ids up to a serial number came: one entry a second, not one an id.
+    /// When the ids up to a serial number came, rounded down: one entry a second, not one an id.
     seconds: VecDeque<(Timestamp, u64)>,
     pushed: u64,
     popped: u64,
     window_ms: u64,
     ids_max: usize,
+    /// Only while the log is read.
+    replay: Replay,
+}
+
+/// What the log told out of turn.
+#[derive(Debug, Default)]
+struct Replay {
+    /// Ids older than the last one pushed.
+    late: Vec<KnownId>,
+    /// Messages with a copy that was moved.
+    moved: Vec<(IdHash, Position)>,
+}
+
+/// All that is known of an id, as a record has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownId {
+    pub(crate) hash: IdHash,
+    pub(crate) exchange: ExchangeId,
+    /// See [`Place`].
+    pub(crate) place: u32,
+    pub(crate) origin: Position,
+    /// To the second.
+    pub(crate) published: Timestamp,
 }
 
 /// One published id. 32 bytes: there are ten million of them.
@@ -126,6 +165,7 @@ impl Dedupe {
             window_ms: options.dedupe_window_ms,
             // Serial numbers are 32 bits; half their range is far above any sensible bound.
             ids_max: options.dedupe_ids_max.clamp(1, u32::MAX as usize / 2),
+            replay: Replay::default(),
         }
     }
 
@@ -146,16 +186,89 @@ impl Dedupe {
         if self.knows(hash, exchange) {
             return false;
         }
+        self.push(Known { hash, origin, exchange, place: place.encode() }, now);
+        true
+    }
+
+    fn push(&mut self, known: Known, published: Timestamp) {
         if self.window.len() >= self.ids_max {
             self.pop();
         }
-        self.window.push(Known { hash, origin, exchange, place: place.encode() });
+        self.window.push(known);
         self.pushed += 1;
+        let published = Timestamp(published.0 - published.0 % SECOND_MS);
         match self.seconds.back_mut() {
-            Some((second, end)) if now.ms_since(*second) < SECOND_MS => *end = self.pushed,
-            _ => self.seconds.push_back((now, self.pushed)),
+            Some((second, end)) if published <= *second => *end = self.pushed,
+            _ => self.seconds.push_back((published, self.pushed)),
         }
-        true
+    }
+
+    /// The origin of the oldest id that is known.
+    pub(crate) fn first_origin(&self) -> Option<Position> {
+        self.window.ring.front().map(|known| known.origin)
+    }
+
+    /// The ids of messages published at `origins`, ascending.
+    pub(crate) fn published_at(&self, origins: RangeInclusive<Position>) -> impl Iterator<Item = KnownId> {
+        let (first, last) = origins.into_inner();
+        let within = self.window.behind(move |known| known.origin < first);
+        let within = within.take_while(move |(_, known)| known.origin <= last);
+        let mut seconds = self.seconds.iter().peekable();
+        within.map(move |(index, known)| {
+            let serial = self.popped + index as u64;
+            while seconds.next_if(|(_, end)| *end <= serial).is_some() {}
+            let published = seconds.peek().map_or(Timestamp(0), |(second, _)| *second);
+            known.with_time(published)
+        })
+    }
+
+    /// An id the log tells of.
+    pub(crate) fn recover(&mut self, id: KnownId) {
+        if self.window.ring.back().is_none_or(|last| last.origin < id.origin) {
+            self.push(id.without_time(), id.published);
+        } else {
+            self.replay.late.push(id);
+        }
+    }
+
+    /// A move the log tells of.
+    pub(crate) fn recover_move(&mut self, hash: IdHash, origin: Position) {
+        self.replay.moved.push((hash, origin));
+    }
+
+    /// The log has been read: everything is put in the order it was published in, and what is too old is forgotten.
+    pub(crate) fn recovered(&mut self, now: Timestamp) {
+        let Replay { mut late, moved } = std::mem::take(&mut self.replay);
+        if !late.is_empty() {
+            late.sort_unstable_by_key(|id| id.origin);
+            // A crash between writing an id anew and dropping its old record leaves both.
+            late.dedup_by_key(|id| id.origin);
+            self.merge(late);
+        }
+        for (hash, origin) in moved {
+            self.relocate(hash, origin);
+        }
+        self.expire(now);
+    }
+
+    fn merge(&mut self, late: Vec<KnownId>) {
+        let window = std::mem::replace(&mut self.window, Window::new());
+        let (mut seconds, mut popped) = (std::mem::take(&mut self.seconds), self.popped);
+        (self.pushed, self.popped) = (0, 0);
+        let mut late = late.into_iter().peekable();
+        for known in window.ring {
+            while seconds.front().is_some_and(|(_, end)| *end <= popped) {
+                seconds.pop_front();
+            }
+            popped += 1;
+            while let Some(id) = late.next_if(|id| id.origin < known.origin) {
+                self.push(id.without_time(), id.published);
+            }
+            late.next_if(|id| id.origin == known.origin);
+            let published = seconds.front().map_or(Timestamp(0), |(second, _)| *second);
+            self.push(known, published);
+        }
+        late.for_each(|id| self.push(id.without_time(), id.published));
     }
 
     /// Whether the id was published to the exchange.
@@ -195,7 +308,29 @@ impl Dedupe {
     }
 }
 
+impl KnownId {
+    /// What is published now, or was.
+    pub(crate) fn new(
+        hash: IdHash,
+        exchange: ExchangeId,
+        place: Place,
+        origin: Position,
+        published: Timestamp,
+    ) -> KnownId {
+        KnownId { hash, exchange, place: place.encode(), origin, published }
+    }
+
+    fn without_time(self) -> Known {
+        Known { hash: self.hash, origin: self.origin, exchange: self.exchange, place: self.place }
+    }
+}
+
 impl Known {
+    fn with_time(self, published: Timestamp) -> KnownId {
+        let Known { hash, origin, exchange, place } = self;
+        KnownId { hash, exchange, place, origin, published }
+    }
+
     pub(crate) fn place(&self) -> Place {
         match self.place {
             ANYWHERE => Place::Anywhere,

@@ -42,6 +42,9 @@ pub enum Error {
     /// The broker's limit on stored bytes is reached.
     #[error("the store holds its maximum; consume, or raise --store-max-bytes")]
     StoreFull,
+    /// The disk has no room for another message.
+    #[error("the disk is full; messages can be consumed and acknowledged")]
+    DiskFull,
     /// The queue exists with other options.
     #[error("queue '{queue}' has {has}")]
     Conflict {

@@ -2,30 +2,64 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use ciphermq_journal::Position;
+use ciphermq_journal::{Entry, Position};
 
-use crate::dedupe::IdHash;
+use crate::dedupe::{IdHash, KnownId};
 use crate::exchange::Route;
-use crate::queue::{Queue, Tried};
-use crate::{Error, Message, QueueOptions, QueueSettings, Reason, Timestamp};
+use crate::model::{ExchangeId, QueueId};
+use crate::queue::Queue;
+use crate::{Error, Message, QueueOptions, QueueSettings, Timestamp};
 
 /// What is journaled: every fact that changes a queue or the topology.
 ///
-/// Events refer to live queues; a journal on disk writes their ids. Routing happened at publish, so that replay
-/// needs no old bindings.
+/// Events refer to live queues; the log has their numbers (see [`crate::codec`]). Routing happened at publish, so that replay
+/// needs no old bindings. *Order* is the position of the record that brought a message into its queue, and names it there.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A message for every queue of a route.
     Publish { message: Message, hash: IdHash, route: Arc<Route> },
-    /// A message is done with.
-    Settle { queue: Arc<Queue>, position: Position },
-    /// A message goes to a dead-letter queue, made if it is not there. One event: never two copies, never none.
-    Move { queue: Arc<Queue>, position: Position, to: Arc<str>, reason: Reason },
-    /// See [`Topology`]. The verdict goes back to whoever asked; it is not part of the record.
-    Topology(Topology, Arc<Verdict>),
+    /// A publish that was known when it was asked for. Never written: its answer only waits for what it repeats.
+    Duplicate,
+    /// A message is done with. `loose`: by somebody who held no lease on it, so others may remove it at the same time.
+    Settle { queue: Arc<Queue>, order: Position, seen: Settled, loose: bool },
+    /// A message goes to a dead-letter queue. One event: never two copies, never none. `target` is the queue `to` when the
+    /// record is admitted.
+    Move { queue: Arc<Queue>, order: Position, to: Arc<str>, target: Option<Arc<Queue>>, dead: Message },
+    /// A message whose body cannot be read any more leaves.
+    Discard { queue: Arc<Queue>, order: Position },
+    /// A message has used up attempts. Nobody waits for it.
+    Attempts { queue: Arc<Queue>, order: Position, attempts: u32 },
+    /// The record of a message is written anew for these queues, each with the attempts used up there.
+    Relocate { order: Position, message: Message, copies: Vec<(Arc<Queue>, u32)> },
+    /// Message ids that are known, ascending by origin.
+    Ids(Vec<KnownId>),
+    /// What a reader of the log must know first.
+    Counters(Counters),
+    /// A change of the topology that was asked for. The verdict goes back to whoever asked; it is not part of the record.
+    Ask(Topology, Arc<Verdict>),
+    /// What was decided of it: this is written.
+    Change(Change, Arc<Verdict>),
 }
 
-/// A change of exchanges, queues and bindings.
+/// What a consumer who is done with a message saw of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub(crate) hash: IdHash,
+    pub(crate) exchange: ExchangeId,
+    pub(crate) published: Timestamp,
+    pub(crate) delivered: Option<Timestamp>,
+    pub(crate) attempts: u32,
+}
+
+/// Numbers given so far, and the key ids are hashed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) hash_key: u128,
+    pub(crate) last_queue: QueueId,
+    pub(crate) last_exchange: ExchangeId,
+}
+
+/// A change of exchanges, queues and bindings, as asked for.
 #[derive(Debug)]
 pub(crate) enum Topology {
     /// `options` is what was asked for: if the queue is there when it happens, they are compared.
@@ -54,12 +88,48 @@ pub(crate) enum Topology {
     DeleteExchange {
         name: Arc<str>,
     },
+    /// `stay_max`: as many leased messages at most may be left when it happens; the record has room for them.
     Purge {
         name: Arc<str>,
+        stay_max: usize,
     },
 }
 
-/// What became of a change of the topology. Checked when it is asked for, but decided when it is committed: whatever
+/// A change of exchanges, queues and bindings, as decided: replay repeats it and decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    DeclareQueue {
+        id: QueueId,
+        name: Arc<str>,
+        settings: QueueSettings,
+    },
+    DeclareExchange {
+        id: ExchangeId,
+        name: Arc<str>,
+    },
+    Bind {
+        exchange: ExchangeId,
+        bindings: Vec<(QueueId, Box<str>)>,
+    },
+    Unbind {
+        exchange: ExchangeId,
+        queue: QueueId,
+        key: Box<str>,
+    },
+    DeleteQueue {
+        id: QueueId,
+    },
+    DeleteExchange {
+        id: ExchangeId,
+    },
+    /// Everything goes but these, which are ascending.
+    Purge {
+        id: QueueId,
+        stay: Vec<Position>,
+    },
+}
+
+/// What became of a change of the topology. Checked when it is asked for, but decided when its turn in the log comes: whatever
 /// was committed in between counts.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -71,15 +141,22 @@ pub(crate) struct Verdict {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) at: Timestamp,
+    /// A crash keeps this and the next record, or neither.
+    pub(crate) continues: bool,
     pub(crate) event: Event,
 }
 
-impl Event {
-    /// What is recorded of an attempt that was used up: if it was the last, the message moves. In a dead-letter queue it
-    /// never is.
-    pub(crate) fn tried(queue: &Arc<Queue>, tried: Tried) -> Option<Event> {
-        let to = queue.settings().dead_letter.clone().filter(|_| tried.worn_out)?;
-        Some(Event::Move { queue: Arc::clone(queue), position: tried.order, to, reason: Reason::Attempts })
+impl Record {
+    pub(crate) fn new(at: Timestamp, event: Event) -> Record {
+        Record { at, continues: false, event }
+    }
+
+    /// Bytes of the log reserved for it at the door.
+    pub(crate) fn room(&self) -> u64 {
+        match self.event {
+            Event::Publish { .. } => self.encoded_len() as u64,
+            _ => 0,
+        }
     }
 }
 
@@ -116,7 +193,7 @@ impl fmt::Display for Topology {
             }
             Topology::DeleteQueue { name, .. } => write!(f, "Queue {name} deleted"),
             Topology::DeleteExchange { name } => write!(f, "Exchange {name} deleted"),
-            Topology::Purge { name } => write!(f, "Queue {name} purged"),
+            Topology::Purge { name, .. } => write!(f, "Queue {name} purged"),
         }
     }
 }

@@ -1,9 +1,11 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ciphermq_journal::Durability;
 use hashbrown::HashMap;
 
 use crate::limits;
 use crate::model::ExchangeId;
+use crate::options::strongest;
 use crate::queue::Queue;
 
 /// A direct exchange: a message goes to every queue bound with exactly its key.
@@ -20,6 +22,16 @@ pub(crate) struct Exchange {
 pub(crate) struct Route {
     pub(crate) exchange: ExchangeId,
     pub(crate) queues: Vec<Arc<Queue>>,
+    /// The strongest its queues ask for.
+    pub(crate) durability: Durability,
+}
+
+impl Route {
+    pub(crate) fn new(exchange: ExchangeId, queues: Vec<Arc<Queue>>) -> Route {
+        let durabilities = queues.iter().map(|queue| queue.settings().durability);
+        let durability = durabilities.reduce(strongest).unwrap_or_default();
+        Route { exchange, queues, durability }
+    }
 }
 
 impl Exchange {
@@ -47,7 +59,7 @@ impl Exchange {
             return false;
         }
         queues.push(Arc::clone(queue));
-        routes.insert(Box::from(key), Arc::new(Route { exchange: self.id, queues }));
+        routes.insert(Box::from(key), Arc::new(Route::new(self.id, queues)));
         true
     }
 
@@ -62,7 +74,7 @@ impl Exchange {
         if queues.is_empty() {
             routes.remove(key);
         } else {
-            routes.insert(Box::from(key), Arc::new(Route { exchange: self.id, queues }));
+            routes.insert(Box::from(key), Arc::new(Route::new(self.id, queues)));
         }
         true
     }

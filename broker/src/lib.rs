@@ -5,8 +5,8 @@
 //! woken through its [`Doorbell`](ciphermq_journal::Doorbell).
 //!
 //! Invariants:
-//! - Only `State::commit` (behind the journal) adds a message to a queue or removes one; live operation and
-//!   recovery call it alike.
+//! - Only a record of the journal adds a message to a queue or removes one, when it is committed or read back. What depends
+//!   on more than the log is decided before a record is written (`state/commit.rs`), so that replay decides nothing.
 //! - A message is visible to consumers only after the journal has committed it.
 //! - DashMap guards never leave `registry.rs`; one queue lock at a time, and no other lock but the leaf lock of
 //!   an outbox is taken under it.
@@ -15,14 +15,15 @@
 mod broker;
 #[allow(dead_code, reason = "reading a log from disk needs the rest")]
 mod budget;
+mod codec;
 mod connection;
 mod dedupe;
 mod error;
 mod event;
 mod exchange;
 mod history;
+pub mod inspect;
 pub mod limits;
-#[allow(dead_code, reason = "reading a log from disk needs the rest")]
 mod link;
 mod loader;
 mod message;
@@ -41,7 +42,7 @@ mod state;
 mod stats;
 mod timers;
 
-pub use broker::Broker;
+pub use broker::{Broker, Recovered};
 pub use error::Error;
 pub use link::{Link, Publish, Returned, Settle};
 pub use message::{DeadLetter, Message, Reason};

@@ -30,6 +30,14 @@ pub const TEXT_BYTES_MAX: u64 = (1 << 27) - 1;
 /// What a record takes in the log besides its text: its frame, numbers, padding. Estimated, for the count of what is of
 /// use in a segment: without it a segment full of small messages would look nearly empty.
 pub const RECORD_OVERHEAD_BYTES: u64 = 96;
+/// Bytes of the records of one batch of publishes, which a crash keeps or loses together.
+pub const BATCH_BYTES_MAX: u64 = 256 << 20;
+/// Message ids in one record of the log.
+pub const IDS_PER_RECORD_MAX: usize = 1_000;
+/// Bindings of one exchange in one record of the log.
+pub const BINDINGS_PER_RECORD_MAX: usize = 1_000;
+/// Leased messages a queue may have when it is purged: the record of a purge lists them.
+pub const PURGE_STAY_MAX: usize = 262_144;
 /// Bytes of messages waiting in one outbox that have not left memory: what is beyond is read back when it is taken.
 pub const OUTBOX_BYTES_MAX: u64 = 1 << 20;
 /// How long a message that could not be read back rests before it is tried again.

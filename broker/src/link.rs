@@ -10,11 +10,11 @@ use ciphermq_journal::{Doorbell, Receipt, Unavailable};
 use hashbrown::HashMap;
 
 use crate::connection::Connection;
-use crate::event::{Event, Record};
+use crate::event::{Event, Record, Settled};
 use crate::exchange::Route;
 use crate::loader::{Loader, Unloadable};
 use crate::outbox::{Delivery, Notice, Offer, Waiting};
-use crate::queue::{GiveBack, LeaseRef, NoLease, Queue};
+use crate::queue::{GiveBack, LeaseRef, NoLease, Queue, Sighting};
 use crate::shared::Shared;
 use crate::{ConnectionId, Error, Message, Reason, SessionId, Timestamp, limits};
 
@@ -103,8 +103,8 @@ impl Link {
         self.now = now;
         let (session, before) = self.shared.sessions.open(asked, &self.connection);
         if let Some(before) = before {
-            let moves = before.hand_over(now);
-            self.shared.record(now, moves);
+            let tried = before.hand_over(now);
+            self.shared.record_tried(now, tried);
         }
         self.session = Some(session);
         session
@@ -118,7 +118,7 @@ impl Link {
     /// Collects a publish for the journal.
     ///
     /// # Errors
-    /// `NoExchange`, `NoRoute`, `QueueFull`, `StoreFull`.
+    /// `NoExchange`, `NoRoute`, `QueueFull`, `StoreFull`, `DiskFull`.
     pub fn publish(&mut self, publish: Publish<'_>, now: Timestamp) -> Result<(), Error> {
         self.now = now;
         let result = self.collect(publish, now);
@@ -128,19 +128,27 @@ impl Link {
         result
     }
 
-    /// Collects several publishes: all or, on an error, none.
+    /// Collects several publishes: all or, on an error, none; also a crash keeps all or none.
     ///
     /// # Errors
-    /// As [`Link::publish`].
+    /// As [`Link::publish`]; `Limit` if they are too many bytes for that.
     pub fn publish_batch<'a>(
         &mut self,
         batch: impl IntoIterator<Item = Publish<'a>>,
         now: Timestamp,
     ) -> Result<(), Error> {
         let before = self.records.len();
-        let result = batch.into_iter().try_for_each(|publish| self.publish(publish, now));
+        let mut bytes = 0;
+        let result = batch.into_iter().try_for_each(|publish| {
+            self.publish(publish, now)?;
+            bytes += self.records.last().map_or(0, Record::room);
+            if bytes > limits::BATCH_BYTES_MAX { Err(Error::Limit("256 MiB in a batch")) } else { Ok(()) }
+        });
         if result.is_err() {
-            self.records.drain(before..).for_each(|record| self.shared.state.refuse(record));
+            self.records.drain(before..).for_each(|record| self.shared.give_back(record));
+        }
+        if let Some((_, all_but_last)) = self.records.get_mut(before..).and_then(<[_]>::split_last_mut) {
+            all_but_last.iter_mut().for_each(|record| record.continues = true);
         }
         result
     }
@@ -152,13 +160,27 @@ impl Link {
         let exchange = (route.exchange, publish.exchange);
         let message = Message::new(&mut self.scratch, exchange, publish.key, publish.id, publish.envelope, now);
         let hash = state.hash(publish.id);
-        if let Err(full) = state.reserve(&route, message.bytes()) {
+        let exchange = route.exchange;
+        let record = match self.with_room(Record::new(now, Event::Publish { message, hash, route })) {
+            Ok(record) => record,
             // A publisher whose ACK was lost must not be told that its stored message was refused.
-            return if state.is_known(hash, route.exchange) { Ok(()) } else { Err(full) };
-        }
-        let event = Event::Publish { message, hash, route };
-        self.records.push(Record { at: now, event });
+            Err(_) if state.is_known(hash, exchange) => Record::new(now, Event::Duplicate),
+            Err(full) => return Err(full),
+        };
+        self.records.push(record);
         Ok(())
+    }
+
+    /// Takes the room a publish needs, in its queues and in the log.
+    fn with_room(&self, record: Record) -> Result<Record, Error> {
+        let state = &self.shared.state;
+        let Event::Publish { message, route, .. } = &record.event else { return Ok(record) };
+        state.reserve(route, message.bytes())?;
+        if state.is_logged() && self.shared.journal.reserve(record.room()).is_err() {
+            state.unreserve(route, message.bytes());
+            return Err(Error::DiskFull);
+        }
+        Ok(record)
     }
 
     /// Ends or extends a lease of this connection. `queue` chooses when the id is leased from several; the lease made
@@ -173,49 +195,44 @@ impl Link {
         // The table also has leases that ended without this connection's doing; the first good one is meant.
         loop {
             let lease = self.leases.find(hash, queue).ok_or_else(not_leased)?.clone();
-            let dead_letter = lease.queue.settings().dead_letter.clone();
             let is_held = || lease.queue.holds(self.connection.id(), lease.which);
-            if matches!(how, Settle::Reject(_)) && dead_letter.is_none() && is_held() {
+            if matches!(how, Settle::Reject(_)) && lease.queue.settings().dead_letter.is_none() && is_held() {
                 return Err(Error::NotAllowed("a dead-letter queue is left only by ack or purge"));
             }
-            let ended = self.end_lease(&lease, how, dead_letter, now);
+            let ended = self.end_lease(&lease, how, now);
             if ended.is_err() || !matches!(how, Settle::Touch { .. }) {
                 self.leases.remove(&lease);
             }
-            if let Ok(event) = ended {
-                self.records.extend(event.map(|event| Record { at: now, event }));
+            if ended.is_ok() {
                 return Ok(());
             }
         }
     }
 
-    /// The record to journal, if it takes one.
-    fn end_lease(
-        &self,
-        lease: &Lease,
-        how: Settle,
-        dead_letter: Option<Arc<str>>,
-        now: Timestamp,
-    ) -> Result<Option<Event>, NoLease> {
+    /// Ends or extends a lease, and collects the record if it takes one.
+    fn end_lease(&mut self, lease: &Lease, how: Settle, now: Timestamp) -> Result<(), NoLease> {
         let (connection, queue, which) = (self.connection.id(), &lease.queue, lease.which);
-        let give_back = |how| {
-            let tried = queue.give_back(connection, which, how, now)?;
-            Ok(tried.and_then(|tried| Event::tried(queue, tried)))
-        };
-        match how {
-            Settle::Touch { lease_ms } => queue.touch(connection, which, lease_ms, now).map(|()| None),
-            Settle::Nack { delay_ms } => give_back(GiveBack::Nack { delay_ms }),
-            Settle::Release => give_back(GiveBack::Release),
+        let (loader, records) = (&mut self.loader, &mut self.records);
+        let tried = match how {
+            Settle::Touch { lease_ms } => return queue.touch(connection, which, lease_ms, now),
+            Settle::Nack { delay_ms } => queue.give_back(connection, which, GiveBack::Nack { delay_ms }, now)?,
+            Settle::Release => queue.give_back(connection, which, GiveBack::Release, now)?,
             Settle::Ack => {
-                queue.settle(connection, which, now)?;
-                Ok(Some(Event::Settle { queue: Arc::clone(queue), position: which.order }))
+                let seen = lease.settled(queue.settle(connection, which, now)?);
+                let (queue, order) = (Arc::clone(queue), which.order);
+                records.push(Record::new(now, Event::Settle { queue, order, seen, loose: false }));
+                None
             }
             Settle::Reject(reason) => {
                 queue.settle(connection, which, now)?;
-                let to_event = |to| Event::Move { queue: Arc::clone(queue), position: which.order, to, reason };
-                Ok(dead_letter.map(to_event))
+                self.shared.collect_move(queue, which.order, reason, loader, now, records);
+                None
             }
+        };
+        if let Some(tried) = tried {
+            self.shared.collect_tried(queue, tried, loader, now, records);
         }
+        Ok(())
     }
 
     /// The original's `ack`: the lease this connection holds on the id, or else every copy there is of it.
@@ -223,8 +240,12 @@ impl Link {
         if self.settle(id, None, Settle::Ack, now).is_ok() {
             return;
         }
-        for (queue, sighting, _) in self.shared.state.sightings(id, &mut self.loader) {
-            self.records.push(Record { at: now, event: Event::Settle { queue, position: sighting.order } });
+        let hash = self.shared.state.hash(id);
+        for (queue, sighting, message) in self.shared.state.sightings(id, &mut self.loader) {
+            let (exchange, published) = (message.exchange_id(), message.published());
+            let Sighting { order, delivered, attempts, .. } = sighting;
+            let seen = Settled { hash, exchange, published, delivered, attempts };
+            self.records.push(Record::new(now, Event::Settle { queue, order, seen, loose: true }));
         }
     }
 
@@ -238,7 +259,10 @@ impl Link {
         }
         let submitted = self.shared.journal.submit(&mut self.records, self.connection.bell());
         if submitted.is_err() {
-            self.records.drain(..).for_each(|record| self.shared.state.refuse(record));
+            // Attempts are recorded for the next start only: what they tell of has happened.
+            let is_awaited = self.records.iter().any(|record| !matches!(record.event, Event::Attempts { .. }));
+            self.records.drain(..).for_each(|record| self.shared.give_back(record));
+            return is_awaited.then_some(submitted);
         }
         Some(submitted)
     }
@@ -382,7 +406,7 @@ impl Link {
     fn leave_if_taken_over(&self, queue: &Arc<Queue>) {
         if self.connection.is_taken_over() {
             let tried = queue.detach(self.connection.id(), self.now);
-            self.shared.record(self.now, tried.and_then(|tried| Event::tried(queue, tried)));
+            self.shared.record_tried(self.now, tried.map(|tried| (Arc::clone(queue), tried)));
         }
     }
 
@@ -408,7 +432,8 @@ impl Link {
     fn discard(&self, queue: Arc<Queue>, which: LeaseRef) {
         if queue.settle(self.connection.id(), which, self.now).is_ok() {
             self.shared.state.stats.damaged.fetch_add(1, Ordering::Relaxed);
-            self.shared.record(self.now, [Event::Settle { queue, position: which.order }]);
+            let event = Event::Discard { queue, order: which.order };
+            self.shared.record(vec![Record::new(self.now, event)]);
         }
     }
 
@@ -430,9 +455,9 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         // Collected but never submitted: not answered either.
-        self.records.drain(..).for_each(|record| self.shared.state.refuse(record));
-        let moves = self.connection.detach(self.now);
-        self.shared.record(self.now, moves);
+        self.records.drain(..).for_each(|record| self.shared.give_back(record));
+        let tried = self.connection.detach(self.now);
+        self.shared.record_tried(self.now, tried);
         if let Some(session) = self.session {
             self.shared.sessions.close(session, &self.connection);
         }

@@ -1,8 +1,8 @@
-use ciphermq_journal::{Position, ReadError, Reader, Undecodable};
+use ciphermq_journal::{Position, ReadError, Reader};
 use tracing::error;
 
-use crate::Message;
 use crate::queue::{Body, Queue};
+use crate::{Message, codec};
 
 /// Reads bodies back that left memory. One for each connection: it keeps the stretch of log it read last.
 ///
@@ -37,7 +37,7 @@ impl Loader {
                 Body::Stored(at) => at.location,
             };
             let why = match self.reader.read(at) {
-                Ok(payload) => match decode(payload, order) {
+                Ok(payload) => match codec::message(payload, order) {
                     Ok(message) => return Ok(message),
                     Err(undecodable) => undecodable.to_string(),
                 },
@@ -54,8 +54,4 @@ impl Loader {
             return Err(Unloadable::Damaged);
         }
     }
-}
-
-fn decode(_payload: &[u8], _order: Position) -> Result<Message, Undecodable> {
-    Err(Undecodable("no record is read back yet"))
 }

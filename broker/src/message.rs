@@ -25,6 +25,17 @@ pub struct Message {
     copies_log2: u8,
 }
 
+/// A message as it stands in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parts<'a> {
+    pub(crate) exchange: ExchangeId,
+    pub(crate) published: Timestamp,
+    /// Of exchange, key, id and from.
+    pub(crate) lengths: [u8; 4],
+    pub(crate) reason: Option<Reason>,
+    pub(crate) text: &'a str,
+}
+
 /// Why a message was moved to a dead-letter queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -120,6 +131,30 @@ impl Message {
         self.published
     }
 
+    /// It as a record has it.
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let lengths = [self.exchange_len, self.key_len, self.id_len, self.from_len];
+        let Message { text, published, exchange, reason, .. } = self;
+        Parts { exchange: *exchange, published: *published, lengths, reason: *reason, text }
+    }
+
+    /// A message read from a record; whose [origin](Message::with_origin) it is must be said.
+    pub(crate) fn from_parts(parts: Parts<'_>) -> Message {
+        let [exchange_len, key_len, id_len, from_len] = parts.lengths;
+        Message {
+            text: Arc::from(parts.text),
+            published: parts.published,
+            origin: Position(0),
+            exchange: parts.exchange,
+            exchange_len,
+            key_len,
+            id_len,
+            from_len,
+            reason: parts.reason,
+            copies_log2: 0,
+        }
+    }
+
     pub(crate) fn origin(&self) -> Position {
         self.origin
     }
@@ -147,6 +182,35 @@ impl Message {
 
     fn envelope_start(&self) -> usize {
         self.id_end() + usize::from(self.from_len)
+    }
+}
+
+impl<'a> Parts<'a> {
+    /// Whether the text has all parts, none of them cut within a character.
+    pub(crate) fn are_whole(&self) -> bool {
+        (0..self.lengths.len()).all(|part| self.text.is_char_boundary(self.end_of(part)))
+    }
+
+    pub(crate) fn exchange(&self) -> &'a str {
+        &self.text[..self.end_of(0)]
+    }
+
+    pub(crate) fn key(&self) -> &'a str {
+        &self.text[self.end_of(0)..self.end_of(1)]
+    }
+
+    /// The `message_id`.
+    pub(crate) fn id(&self) -> &'a str {
+        &self.text[self.end_of(1)..self.end_of(2)]
+    }
+
+    pub(crate) fn envelope(&self) -> &'a str {
+        &self.text[self.end_of(3)..]
+    }
+
+    /// Where the part with this index ends, or would.
+    fn end_of(&self, part: usize) -> usize {
+        self.lengths[..=part].iter().map(|len| usize::from(*len)).sum()
     }
 }
 

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use ciphermq_journal::Durability;
+
 use crate::limits;
 
 /// How a broker behaves. `BrokerOptions::default()` is what the documentation states.
@@ -18,7 +20,10 @@ pub struct BrokerOptions {
     pub dedupe_window_ms: u64,
     /// How many message ids are remembered.
     pub dedupe_ids_max: usize,
-    /// Key of the message-id hash; random in production so that publishers cannot aim at collisions.
+    /// How certain a message and its settlement must be before they are answered, in queues that do not state their own.
+    pub durability: Durability,
+    /// Key of the message-id hash; random in production so that publishers cannot aim at collisions. A log that has
+    /// one goes on with its own.
     pub hash_key: u128,
 }
 
@@ -31,6 +36,7 @@ impl Default for BrokerOptions {
             resident_bytes_max: limits::RESIDENT_BYTES_DEFAULT,
             dedupe_window_ms: limits::DEDUPE_WINDOW_MS_DEFAULT,
             dedupe_ids_max: limits::DEDUPE_IDS_DEFAULT,
+            durability: Durability::Synced,
             hash_key: uuid::Uuid::new_v4().as_u128(),
         }
     }
@@ -49,6 +55,8 @@ pub struct QueueOptions {
     pub max_messages: Option<u64>,
     /// Bytes beyond which publishes are refused; 0 is without limit.
     pub max_bytes: Option<u64>,
+    /// How certain a message and its settlement must be before they are answered.
+    pub durability: Option<Durability>,
 }
 
 /// What a queue has: every option decided.
@@ -64,6 +72,8 @@ pub struct QueueSettings {
     pub max_messages: u64,
     /// Bytes beyond which publishes are refused; 0 is without limit.
     pub max_bytes: u64,
+    /// How certain a message and its settlement must be before they are answered.
+    pub durability: Durability,
 }
 
 impl QueueSettings {
@@ -76,12 +86,20 @@ impl QueueSettings {
             dead_letter: Some(options.dead_letter.clone().unwrap_or_else(own_dead_letter)),
             max_messages: options.max_messages.unwrap_or(0),
             max_bytes: options.max_bytes.unwrap_or(0),
+            durability: options.durability.unwrap_or(defaults.durability),
         }
     }
 
     /// Settings of a dead-letter queue made on first need: nothing leaves it but by ack or purge.
     pub(crate) fn dead_letter_queue(defaults: &BrokerOptions) -> QueueSettings {
-        QueueSettings { lease_ms: defaults.lease_ms, max_attempts: 0, dead_letter: None, max_messages: 0, max_bytes: 0 }
+        QueueSettings {
+            lease_ms: defaults.lease_ms,
+            max_attempts: 0,
+            dead_letter: None,
+            max_messages: 0,
+            max_bytes: 0,
+            durability: defaults.durability,
+        }
     }
 
     /// The first stated option that differs, as `name=value` of what the queue has.
@@ -95,5 +113,27 @@ impl QueueSettings {
             .or_else(|| differs("dead_letter", options.dead_letter.as_ref(), &dead_letter))
             .or_else(|| differs("max_messages", options.max_messages.as_ref(), &self.max_messages))
             .or_else(|| differs("max_bytes", options.max_bytes.as_ref(), &self.max_bytes))
+            .or_else(|| {
+                let [asked, has] =
+                    [options.durability, Some(self.durability)].map(|durability| durability.map(in_words));
+                differs("durability", asked.as_ref(), &has?)
+            })
+    }
+}
+
+/// As the protocol says it.
+pub(crate) fn in_words(durability: Durability) -> String {
+    match durability {
+        Durability::Synced => "sync".to_owned(),
+        Durability::Within(ms) => format!("interval:{ms}"),
+        Durability::Written => "none".to_owned(),
+    }
+}
+
+/// What satisfies both.
+pub(crate) fn strongest(a: Durability, b: Durability) -> Durability {
+    match (a, b) {
+        (Durability::Within(a), Durability::Within(b)) => Durability::Within(a.min(b)),
+        _ => a.max(b),
     }
 }

@@ -129,6 +129,11 @@ impl Queue {
         closed.map(drop)
     }
 
+    /// It is not deleted after all.
+    pub(crate) fn reopen(&self) {
+        self.messages.fetch_and(!CLOSED, Ordering::AcqRel);
+    }
+
     /// Takes room for one message; false, and nothing taken, when a limit of the queue would be passed or it is closed.
     pub(crate) fn reserve(&self, bytes: u64) -> bool {
         let messages = self.messages.fetch_add(1, Ordering::AcqRel) + 1;

@@ -16,7 +16,7 @@ use crate::queue::Queue;
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     exchanges: DashMap<Arc<str>, Arc<Exchange>>,
-    exchange_names: DashMap<ExchangeId, Arc<str>>,
+    exchanges_by_id: DashMap<ExchangeId, Arc<Exchange>>,
     queues: DashMap<Arc<str>, Arc<Queue>>,
     queues_by_id: DashMap<QueueId, Arc<Queue>>,
     /// Exchange and key of every binding of a queue, so that its deletion costs what it is bound to.
@@ -33,8 +33,8 @@ impl Registry {
         self.exchanges.get(name).map(|exchange| Arc::clone(&exchange))
     }
 
-    pub(crate) fn exchange_name(&self, id: ExchangeId) -> Option<Arc<str>> {
-        self.exchange_names.get(&id).map(|name| Arc::clone(&name))
+    pub(crate) fn exchange_by_id(&self, id: ExchangeId) -> Option<Arc<Exchange>> {
+        self.exchanges_by_id.get(&id).map(|exchange| Arc::clone(&exchange))
     }
 
     pub(crate) fn queue(&self, name: &str) -> Option<Arc<Queue>> {
@@ -45,8 +45,25 @@ impl Registry {
         self.queues_by_id.get(&id).map(|queue| Arc::clone(&queue))
     }
 
+    /// A number no queue ever had.
     pub(crate) fn next_queue_id(&self) -> QueueId {
         QueueId(self.last_queue.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A number no exchange ever had.
+    pub(crate) fn next_exchange_id(&self) -> ExchangeId {
+        ExchangeId(self.last_exchange.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The last numbers given.
+    pub(crate) fn last_ids(&self) -> (QueueId, ExchangeId) {
+        (QueueId(self.last_queue.load(Ordering::Relaxed)), ExchangeId(self.last_exchange.load(Ordering::Relaxed)))
+    }
+
+    /// These numbers and all before them were given.
+    pub(crate) fn reserve_ids(&self, queue: QueueId, exchange: ExchangeId) {
+        self.last_queue.fetch_max(queue.0, Ordering::Relaxed);
+        self.last_exchange.fetch_max(exchange.0, Ordering::Relaxed);
     }
 
     pub(crate) fn insert_queue(&self, queue: &Arc<Queue>) {
@@ -66,18 +83,15 @@ impl Registry {
         }
     }
 
-    pub(crate) fn insert_exchange(&self, name: &Arc<str>) {
-        if self.exchanges.contains_key(name) {
-            return;
-        }
-        let id = ExchangeId(self.last_exchange.fetch_add(1, Ordering::Relaxed) + 1);
-        self.exchanges.insert(Arc::clone(name), Arc::new(Exchange::new(id, Arc::clone(name))));
-        self.exchange_names.insert(id, Arc::clone(name));
+    pub(crate) fn insert_exchange(&self, id: ExchangeId, name: &Arc<str>) {
+        let exchange = Arc::new(Exchange::new(id, Arc::clone(name)));
+        self.exchanges.insert(Arc::clone(name), Arc::clone(&exchange));
+        self.exchanges_by_id.insert(id, exchange);
     }
 
-    pub(crate) fn remove_exchange(&self, name: &str) {
-        if let Some((_, exchange)) = self.exchanges.remove(name) {
-            self.exchange_names.remove(&exchange.id());
+    pub(crate) fn remove_exchange(&self, id: ExchangeId) {
+        if let Some((_, exchange)) = self.exchanges_by_id.remove(&id) {
+            self.exchanges.remove(exchange.name());
             let bindings = exchange.bindings();
             self.bindings.fetch_sub(bindings.len(), Ordering::Relaxed);
             for (key, queue) in bindings {
@@ -86,16 +100,16 @@ impl Registry {
         }
     }
 
-    pub(crate) fn bind(&self, exchange: &str, queue: &str, key: &str) {
-        let (Some(exchange), Some(queue)) = (self.exchange(exchange), self.queue(queue)) else { return };
+    pub(crate) fn bind(&self, exchange: ExchangeId, queue: QueueId, key: &str) {
+        let (Some(exchange), Some(queue)) = (self.exchange_by_id(exchange), self.queue_by_id(queue)) else { return };
         if exchange.bind(key, &queue) {
             self.bound().entry(queue.id()).or_default().insert((Arc::clone(exchange.name()), Box::from(key)));
             self.bindings.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn unbind(&self, exchange: &str, queue: &str, key: &str) {
-        let (Some(exchange), Some(queue)) = (self.exchange(exchange), self.queue(queue)) else { return };
+    pub(crate) fn unbind(&self, exchange: ExchangeId, queue: QueueId, key: &str) {
+        let (Some(exchange), Some(queue)) = (self.exchange_by_id(exchange), self.queue_by_id(queue)) else { return };
         if exchange.unbind(key, &queue) {
             self.forget_binding(&exchange, &queue, Box::from(key));
             self.bindings.fetch_sub(1, Ordering::Relaxed);

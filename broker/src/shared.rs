@@ -1,12 +1,14 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use ciphermq_journal::{Doorbell, Journal};
+use ciphermq_journal::{Doorbell, Journal, Position};
 
-use crate::Timestamp;
-use crate::event::{Event, Record};
-use crate::loader::Loader;
+use crate::event::{Event, Record, Topology};
+use crate::loader::{Loader, Unloadable};
+use crate::queue::{Queue, Tried};
 use crate::sessions::Sessions;
 use crate::state::State;
+use crate::{QueueOptions, QueueSettings, Reason, Timestamp};
 
 /// What the broker and its links have in common.
 #[derive(Debug)]
@@ -28,15 +30,77 @@ impl Shared {
         Loader::new(self.journal.reader())
     }
 
-    /// Journals the broker's own records. A poisoned journal refuses them; nothing is lost by that: the messages
-    /// they were to move become ready again.
-    pub(crate) fn record(&self, now: Timestamp, events: impl IntoIterator<Item = Event>) {
-        let mut records: Vec<Record> = events.into_iter().map(|event| Record { at: now, event }).collect();
-        if records.is_empty() {
-            return;
+    /// Journals what became of messages that have used up an attempt. Nobody waits for it: a journal that refuses it loses
+    /// no message, they become ready again.
+    pub(crate) fn record_tried(&self, now: Timestamp, tried: impl IntoIterator<Item = (Arc<Queue>, Tried)>) {
+        let (mut loader, mut records) = (self.loader(), Vec::new());
+        for (queue, tried) in tried {
+            self.collect_tried(&queue, tried, &mut loader, now, &mut records);
         }
-        if self.journal.submit(&mut records, &self.own_bell).is_err() {
-            records.into_iter().for_each(|record| self.state.refuse(record));
+        self.record(records);
+    }
+
+    /// Journals records nobody waits for.
+    pub(crate) fn record(&self, mut records: Vec<Record>) {
+        if !records.is_empty() && self.journal.submit(&mut records, &self.own_bell).is_err() {
+            records.into_iter().for_each(|record| self.give_back(record));
         }
+    }
+
+    /// A record that was never submitted: what was set aside for it returns.
+    pub(crate) fn give_back(&self, record: Record) {
+        self.journal.unreserve(record.room());
+        self.state.refuse(record);
+    }
+
+    /// The record of an attempt that was used up: if it was the last, the message moves.
+    pub(crate) fn collect_tried(
+        &self,
+        queue: &Arc<Queue>,
+        tried: Tried,
+        loader: &mut Loader,
+        now: Timestamp,
+        out: &mut Vec<Record>,
+    ) {
+        let Tried { order, attempts, worn_out } = tried;
+        if worn_out {
+            self.collect_move(queue, order, Reason::Attempts, loader, now, out);
+        } else if self.state.is_logged() {
+            let queue = Arc::clone(queue);
+            out.push(Record::new(now, Event::Attempts { queue, order, attempts }));
+        }
+    }
+
+    /// The records that take a message to the dead-letter queue. It is `leaving`: nobody else removes it.
+    pub(crate) fn collect_move(
+        &self,
+        queue: &Arc<Queue>,
+        order: Position,
+        reason: Reason,
+        loader: &mut Loader,
+        now: Timestamp,
+        out: &mut Vec<Record>,
+    ) {
+        let Some((to, body)) = queue.settings().dead_letter.clone().zip(queue.body(order)) else { return };
+        let dead = match loader.load(queue, order, body) {
+            Ok(message) => message.dead(queue.name(), reason),
+            Err(Unloadable::Gone) => return,
+            Err(Unloadable::Damaged) => {
+                self.state.stats.damaged.fetch_add(1, Ordering::Relaxed);
+                return out.push(Record::new(now, Event::Discard { queue: Arc::clone(queue), order }));
+            }
+        };
+        let is_asked_for = |record: &Record| matches!(&record.event, Event::Move { to: before, .. } if *before == to);
+        if self.state.registry.queue(&to).is_none() && !out.last().is_some_and(is_asked_for) {
+            out.push(Record::new(now, self.declare_dead_letters(&to)));
+        }
+        out.push(Record::new(now, Event::Move { queue: Arc::clone(queue), order, to, target: None, dead }));
+    }
+
+    /// A dead-letter queue is made on first need.
+    fn declare_dead_letters(&self, name: &Arc<str>) -> Event {
+        let settings = QueueSettings::dead_letter_queue(&self.state.options);
+        let (name, options) = (Arc::clone(name), QueueOptions::default());
+        Event::Ask(Topology::DeclareQueue { name, options, settings }, Arc::default())
     }
 }

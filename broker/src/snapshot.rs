@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::Message;
 use crate::dedupe::Place;
 use crate::loader::Loader;
+use crate::options::in_words;
 use crate::queue::{Queue, Sighting};
 use crate::state::State;
 
@@ -33,6 +34,8 @@ pub struct QueueView {
     pub max_messages: u64,
     /// Limit on bytes; 0 is none.
     pub max_bytes: u64,
+    /// `sync`, `interval:<ms>` or `none`.
+    pub durability: String,
 }
 
 /// What `list_exchanges` shows of an exchange.
@@ -198,5 +201,6 @@ fn view(queue: &Queue) -> QueueView {
         dead_letter: settings.dead_letter.as_deref().map(str::to_owned),
         max_messages: settings.max_messages,
         max_bytes: settings.max_bytes,
+        durability: in_words(settings.durability),
     }
 }

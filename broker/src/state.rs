@@ -1,22 +1,25 @@
+mod carry;
+mod commit;
+mod recover;
 mod topology;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use ciphermq_journal::{Commit, Doorbell, Position, Space};
-use tracing::debug;
+use ciphermq_journal::Doorbell;
 
 use crate::budget::Budget;
-use crate::dedupe::{Dedupe, IdHash, Place};
-use crate::event::{Event, Record};
+use crate::dedupe::{Dedupe, IdHash};
 use crate::exchange::Route;
-use crate::history::{Acknowledged, History};
+use crate::history::History;
 use crate::model::ExchangeId;
-use crate::queue::{Held, Queue};
+use crate::queue::Queue;
 use crate::registry::Registry;
 use crate::stats::Stats;
 use crate::timers::Timers;
-use crate::{BrokerOptions, Error, Message, QueueSettings, Reason, Timestamp, limits};
+use crate::{BrokerOptions, Error, limits};
+
+pub(crate) use commit::Committer;
 
 /// Everything the broker knows. Derived: committing the journal's records in order makes it again.
 #[derive(Debug)]
@@ -30,33 +33,43 @@ pub(crate) struct State {
     history: Mutex<History>,
     /// Reserved and stored bytes, summed over queues.
     store_bytes: AtomicU64,
-}
-
-/// The journal's way into the state.
-pub(crate) struct Committer(pub(crate) Arc<State>);
-
-impl Commit<Record> for Committer {
-    fn commit(&mut self, position: Position, record: Record, _: &mut Space) {
-        self.0.commit(position, record);
-    }
-
-    fn refuse(&mut self, record: Record) {
-        self.0.refuse(record);
-    }
+    /// What ids are hashed with: the log's, if there is one.
+    hash_key: OnceLock<u128>,
+    /// Whether the journal can be read again: then it has to be told more.
+    is_logged: bool,
 }
 
 impl State {
+    /// The state behind a journal that ends with the process.
     pub(crate) fn new(options: BrokerOptions) -> State {
+        let state = State::with_budget(options, Budget::unlimited(), false);
+        state.hash_key.get_or_init(|| state.options.hash_key);
+        state
+    }
+
+    /// The state behind a journal that is going to tell what it has.
+    pub(crate) fn logged(options: BrokerOptions) -> State {
+        let budget = Budget::new(options.resident_bytes_max);
+        State::with_budget(options, budget, true)
+    }
+
+    fn with_budget(options: BrokerOptions, budget: Budget, is_logged: bool) -> State {
         State {
             registry: Registry::default(),
             stats: Arc::new(Stats::default()),
             timers: Arc::new(Timers::new(Arc::new(Doorbell::new()))),
-            budget: Arc::new(Budget::unlimited()),
+            budget: Arc::new(budget),
             dedupe: Mutex::new(Dedupe::new(&options)),
             history: Mutex::new(History::new()),
             store_bytes: AtomicU64::new(0),
+            hash_key: OnceLock::new(),
+            is_logged,
             options,
         }
+    }
+
+    pub(crate) fn is_logged(&self) -> bool {
+        self.is_logged
     }
 
     pub(crate) fn route(&self, exchange: &str, key: &str) -> Result<Arc<Route>, Error> {
@@ -88,12 +101,31 @@ impl State {
         route.queues.iter().for_each(|queue| self.unreserve_in(queue, bytes));
     }
 
+    fn unreserve_in(&self, queue: &Queue, bytes: u64) {
+        queue.unreserve(bytes);
+        self.count_removed(1, bytes);
+    }
+
+    /// Messages with this much text are stored from now on.
+    fn count_stored(&self, messages: u64, text_bytes: u64) {
+        self.store_bytes.fetch_add(in_store(messages, text_bytes), Ordering::Relaxed);
+    }
+
+    /// Messages with this much text are not stored any more.
+    fn count_removed(&self, messages: u64, text_bytes: u64) {
+        self.store_bytes.fetch_sub(in_store(messages, text_bytes), Ordering::Relaxed);
+    }
+
     pub(crate) fn store_bytes(&self) -> u64 {
         self.store_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn hash(&self, id: &str) -> IdHash {
-        IdHash::new(self.options.hash_key, id)
+        IdHash::new(self.hash_key(), id)
+    }
+
+    fn hash_key(&self) -> u128 {
+        self.hash_key.get().copied().unwrap_or(self.options.hash_key)
     }
 
     /// Whether this id was published to this exchange within the window. Counted as a duplicate if so.
@@ -109,101 +141,6 @@ impl State {
 
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The one place where a committed record changes anything.
-    pub(crate) fn commit(&self, position: Position, record: Record) {
-        let now = record.at;
-        match record.event {
-            Event::Publish { message, hash, route } => self.commit_publish(position, message, hash, &route, now),
-            Event::Settle { queue, position } => self.commit_settle(&queue, position, now),
-            Event::Move { queue, position: from, to, reason } => {
-                self.commit_move(position, &queue, from, &to, reason, now);
-            }
-            Event::Topology(change, verdict) => self.commit_topology(change, &verdict),
-        }
-    }
-
-    /// The record will never be durable: what was set aside for it returns.
-    pub(crate) fn refuse(&self, record: Record) {
-        match record.event {
-            Event::Publish { message, route, .. } => self.unreserve(&route, message.bytes()),
-            Event::Settle { queue, position } | Event::Move { queue, position, .. } => {
-                queue.restore(position, record.at);
-            }
-            Event::Topology(..) => {}
-        }
-    }
-
-    fn commit_publish(&self, position: Position, message: Message, hash: IdHash, route: &Route, now: Timestamp) {
-        let place = match route.queues.as_slice() {
-            [queue] => Place::In(queue.id()),
-            _ => Place::Anywhere,
-        };
-        if !self.dedupe().insert(hash, route.exchange, position, place, now) {
-            self.stats.duplicates.fetch_add(1, Ordering::Relaxed);
-            self.unreserve(route, message.bytes());
-            return;
-        }
-        self.stats.published.fetch_add(1, Ordering::Relaxed);
-        let message = message.with_origin(position, route.queues.len());
-        for queue in &route.queues {
-            if !queue.push(position, message.clone(), now) {
-                self.unreserve_in(queue, message.bytes());
-            }
-        }
-    }
-
-    fn commit_settle(&self, queue: &Arc<Queue>, position: Position, now: Timestamp) {
-        let Some(Held { message: Some(message), attempts, delivered, .. }) = queue.retire(position, now) else {
-            return;
-        };
-        self.store_bytes.fetch_sub(in_store(1, message.bytes()), Ordering::Relaxed);
-        let published = message.published();
-        self.stats.count_ack(now.ms_since(published), now.ms_since(delivered.unwrap_or(now)));
-        let exchange = self.registry.exchange_name(message.exchange_id());
-        self.history().push(Acknowledged {
-            hash: self.hash(message.id()),
-            exchange: exchange.unwrap_or_else(|| Arc::from(message.exchange())),
-            queue: queue.shared_name(),
-            attempts,
-            published,
-            delivered,
-            acknowledged: now,
-        });
-        debug!(queue = queue.name(), "Message {} acknowledged", message.id());
-    }
-
-    fn commit_move(
-        &self,
-        position: Position,
-        from: &Arc<Queue>,
-        moved: Position,
-        to: &Arc<str>,
-        reason: Reason,
-        now: Timestamp,
-    ) {
-        let Some(Held { message: Some(message), .. }) = from.retire(moved, now) else { return };
-        self.store_bytes.fetch_sub(in_store(1, message.bytes()), Ordering::Relaxed);
-        let target = self
-            .registry
-            .queue(to)
-            .unwrap_or_else(|| self.declare_queue(to, QueueSettings::dead_letter_queue(&self.options)));
-        let dead = message.dead(from.name(), reason);
-        // Already stored, so no limit can refuse it: it only changes its place.
-        target.reserve_unchecked(dead.bytes());
-        self.store_bytes.fetch_add(in_store(1, dead.bytes()), Ordering::Relaxed);
-        self.dedupe().relocate(self.hash(message.id()), message.origin());
-        self.stats.dead_lettered.fetch_add(1, Ordering::Relaxed);
-        debug!(from = from.name(), to = &**to, reason = reason.as_str(), "Message {} dead-lettered", message.id());
-        if !target.push(position, dead.clone(), now) {
-            self.unreserve_in(&target, dead.bytes());
-        }
-    }
-
-    fn unreserve_in(&self, queue: &Queue, bytes: u64) {
-        queue.unreserve(bytes);
-        self.store_bytes.fetch_sub(in_store(1, bytes), Ordering::Relaxed);
     }
 }
 

@@ -3,9 +3,10 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use crate::dedupe::IdHash;
+use crate::event::Settled;
 use crate::model::ExchangeId;
 use crate::outbox::Delivery;
-use crate::queue::{LeaseRef, Queue};
+use crate::queue::{LeaseRef, Queue, Seen};
 use crate::{ConnectionId, Timestamp};
 
 /// The leases a connection was given, by message id.
@@ -87,6 +88,12 @@ impl Lease {
         let (queue, message) = (Arc::clone(&delivery.queue), delivery.message());
         let (exchange, published) = (message.exchange_id(), message.published());
         Lease { hash, exchange, published, queue, which: delivery.which(), serial: 0 }
+    }
+
+    /// What the record of its end says.
+    pub(crate) fn settled(&self, seen: Seen) -> Settled {
+        let Lease { hash, exchange, published, .. } = *self;
+        Settled { hash, exchange, published, delivered: seen.delivered, attempts: seen.attempts }
     }
 
     fn is_same_message(&self, other: &Lease) -> bool {

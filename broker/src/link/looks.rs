@@ -1,5 +1,7 @@
 //! Looking at the broker. Nothing here changes a message.
 
+use ciphermq_journal::{Figures, Health};
+
 use super::Link;
 use crate::snapshot::{BindingView, CopyView, ExchangeView, QueueView};
 use crate::{Error, StatsView};
@@ -52,6 +54,26 @@ impl Link {
     /// Message ids remembered against duplicates.
     pub fn dedupe_ids(&self) -> usize {
         self.shared.state.dedupe().len()
+    }
+
+    /// Whether the journal has more to write than it should: take in nothing until the connection's bell rings.
+    pub fn is_congested(&self) -> bool {
+        self.shared.journal.is_congested(self.connection.bell())
+    }
+
+    /// Whether the journal works, and has room.
+    pub fn health(&self) -> Health {
+        self.shared.journal.health()
+    }
+
+    /// What failed and where, once the journal has.
+    pub fn journal_failure(&self) -> Option<String> {
+        self.shared.journal.failure()
+    }
+
+    /// How the log stands, in numbers.
+    pub fn journal_figures(&self) -> Figures {
+        self.shared.journal.figures()
     }
 
     /// Lease of a queue that does not state its own.

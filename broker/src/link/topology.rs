@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::{Link, check_length};
 use crate::event::{Event, Record, Topology, Verdict};
-use crate::{Error, QueueOptions, QueueSettings, Timestamp};
+use crate::{Error, QueueOptions, QueueSettings, Timestamp, limits};
 
 /// A change of the topology that was submitted, or was not necessary.
 #[derive(Debug)]
@@ -99,9 +99,12 @@ impl Link {
     /// Removes the ready and delayed messages of a queue.
     ///
     /// # Errors
-    /// `NoQueue`, `Storage`.
+    /// `NoQueue`, `Limit`, `Storage`.
     pub fn purge(&mut self, name: &str, now: Timestamp) -> Result<Returned, Error> {
-        self.change(Topology::Purge { name: Arc::from(name) }, now)
+        // Some more may be leased until its turn comes.
+        let leased = self.shared.state.registry.queue(name).map_or(0, |queue| queue.counts().leased);
+        let stay_max = (2 * leased as usize + PURGE_STAY_SPARE).min(limits::PURGE_STAY_MAX);
+        self.change(Topology::Purge { name: Arc::from(name), stay_max }, now)
     }
 
     fn change(&mut self, change: Topology, now: Timestamp) -> Result<Returned, Error> {
@@ -114,8 +117,11 @@ impl Link {
             settings.dead_letter.as_deref().map_or(Ok(()), check_length)?;
         }
         info!(connection = self.connection.id().0, "{change}");
-        self.records.push(Record { at: now, event: Event::Topology(change, Arc::clone(&verdict)) });
+        self.records.push(Record::new(now, Event::Ask(change, Arc::clone(&verdict))));
         let receipt = self.submit().transpose()?;
         Ok(Returned { receipt, verdict })
     }
 }
+
+/// Room in the record of a purge for messages that are leased between the request and its turn in the log.
+const PURGE_STAY_SPARE: usize = 1_024;

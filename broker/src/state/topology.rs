@@ -1,14 +1,16 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::{State, in_store};
-use crate::event::{Topology, Verdict};
-use crate::queue::Queue;
-use crate::{Error, QueueSettings, limits};
+use ciphermq_journal::Space;
+
+use super::State;
+use crate::event::{Change, Topology};
+use crate::model::{ExchangeId, QueueId};
+use crate::queue::{Queue, Removed};
+use crate::{Error, QueueOptions, QueueSettings, Timestamp, limits};
 
 impl State {
     /// Whether a change can be made, and whether there is anything to change. Asked on the way in, for a quick answer,
-    /// and again at the commit, which decides.
+    /// and again when its turn in the log comes, which decides.
     pub(crate) fn check(&self, change: &Topology) -> Result<bool, Error> {
         let registry = &self.registry;
         let no_exchange = |name: &str| Error::NoExchange(name.to_owned());
@@ -64,59 +66,148 @@ impl State {
                 Some(_) if **name == *limits::DEFAULT_EXCHANGE => Err(DEFAULT_STAYS),
                 Some(_) => Ok(true),
             },
-            Topology::Purge { name } => registry.queue(name).map(|_| true).ok_or_else(|| no_queue(name)),
+            Topology::Purge { name, .. } => registry.queue(name).map(|_| true).ok_or_else(|| no_queue(name)),
         }
     }
 
-    pub(super) fn commit_topology(&self, change: Topology, verdict: &Verdict) {
-        let done = match self.check(&change) {
-            Ok(true) => self.apply(change, verdict),
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
-            verdict.refuse(error);
+    /// What becomes of a change now that everything before it is committed; `None` if nothing is to be changed.
+    pub(super) fn decide(&self, asked: &Topology, now: Timestamp) -> Result<Option<Change>, Error> {
+        if !self.check(asked)? {
+            return Ok(None);
         }
-    }
-
-    fn apply(&self, change: Topology, verdict: &Verdict) -> Result<(), Error> {
-        match change {
-            Topology::DeclareQueue { name, settings, .. } => drop(self.declare_queue(&name, settings)),
-            Topology::DeclareExchange { name } => self.registry.insert_exchange(&name),
-            Topology::Bind { exchange, queue, key } => self.registry.bind(&exchange, &queue, &key),
-            Topology::Unbind { exchange, queue, key } => self.registry.unbind(&exchange, &queue, &key),
-            Topology::DeleteQueue { name, force } => self.delete_queue(&name, force)?,
-            Topology::DeleteExchange { name } => self.registry.remove_exchange(&name),
-            Topology::Purge { name } => {
-                if let Some(queue) = self.registry.queue(&name) {
-                    queue.condemn();
-                    let removed = queue.remove_condemned(drop);
-                    self.store_bytes.fetch_sub(in_store(removed.messages, removed.bytes), Ordering::Relaxed);
-                    verdict.set_purged(removed.messages);
-                }
+        let registry = &self.registry;
+        let exchange = |name: &str| registry.exchange(name).map(|found| found.id());
+        let queue = |name: &str| registry.queue(name).map(|found| found.id());
+        Ok(match asked {
+            Topology::DeclareQueue { name, settings, .. } => {
+                let (id, name, settings) = (registry.next_queue_id(), Arc::clone(name), settings.clone());
+                Some(Change::DeclareQueue { id, name, settings })
             }
-        }
-        Ok(())
-    }
-
-    pub(super) fn declare_queue(&self, name: &Arc<str>, settings: QueueSettings) -> Arc<Queue> {
-        let id = self.registry.next_queue_id();
-        let (timers, stats, budget) = (&self.timers, &self.stats, &self.budget);
-        let queue =
-            Queue::new(id, Arc::clone(name), settings, Arc::clone(timers), Arc::clone(stats), Arc::clone(budget));
-        let queue = Arc::new(queue);
-        self.registry.insert_queue(&queue);
-        queue
+            Topology::DeclareExchange { name } => {
+                Some(Change::DeclareExchange { id: registry.next_exchange_id(), name: Arc::clone(name) })
+            }
+            Topology::Bind { exchange: to, queue: bound, key } => exchange(to)
+                .zip(queue(bound))
+                .map(|(exchange, queue)| Change::Bind { exchange, bindings: vec![(queue, Box::from(&**key))] }),
+            Topology::Unbind { exchange: from, queue: bound, key } => exchange(from)
+                .zip(queue(bound))
+                .map(|(exchange, queue)| Change::Unbind { exchange, queue, key: Box::from(&**key) }),
+            Topology::DeleteQueue { name, force } => self.decide_deletion(name, *force)?,
+            Topology::DeleteExchange { name } => exchange(name).map(|id| Change::DeleteExchange { id }),
+            Topology::Purge { name, stay_max } => self.decide_purge(name, *stay_max, now)?,
+        })
     }
 
     /// Closed first: from then on no publish gets room in it, so none is answered `ACK` and lost.
-    fn delete_queue(&self, name: &str, force: bool) -> Result<(), Error> {
-        let Some(queue) = self.registry.queue(name) else { return Ok(()) };
+    fn decide_deletion(&self, name: &str, force: bool) -> Result<Option<Change>, Error> {
+        let Some(queue) = self.registry.queue(name) else { return Ok(None) };
         queue.close(force).map_err(|messages| not_empty(name, messages))?;
-        self.registry.remove_queue(&queue);
-        let removed = queue.delete(drop);
-        self.store_bytes.fetch_sub(in_store(removed.messages, removed.bytes), Ordering::Relaxed);
-        Ok(())
+        Ok(Some(Change::DeleteQueue { id: queue.id() }))
+    }
+
+    /// From then on nobody can lease what goes.
+    fn decide_purge(&self, name: &str, stay_max: usize, now: Timestamp) -> Result<Option<Change>, Error> {
+        let Some(queue) = self.registry.queue(name) else { return Ok(None) };
+        let stay = queue.condemn();
+        if stay.len() > stay_max {
+            queue.restore_condemned(now);
+            return Err(TOO_MANY_LEASED);
+        }
+        Ok(Some(Change::Purge { id: queue.id(), stay }))
+    }
+
+    /// A change is in the log. Returns how many messages a purge removed.
+    pub(super) fn commit_change(&self, change: &Change, space: &mut Space) -> u64 {
+        let Change::Purge { id, .. } = change else {
+            self.apply(change, space);
+            return 0;
+        };
+        let Some(queue) = self.registry.queue_by_id(*id) else { return 0 };
+        self.removed(queue.remove_condemned(|at| space.release(at.location, at.share())))
+    }
+
+    /// A change the log tells of; checkpoints tell it again and again.
+    pub(super) fn replay_change(&self, change: &Change, space: &mut Space) {
+        let registry = &self.registry;
+        match change {
+            Change::DeclareQueue { id, .. } if registry.queue_by_id(*id).is_some() => {}
+            Change::DeclareExchange { id, .. } if registry.exchange_by_id(*id).is_some() => {}
+            Change::DeclareQueue { name, .. } => {
+                // The record of its deletion is lost.
+                if let Some(before) = registry.queue(name) {
+                    self.apply(&Change::DeleteQueue { id: before.id() }, space);
+                }
+                self.apply(change, space);
+            }
+            Change::DeclareExchange { name, .. } => {
+                if let Some(before) = registry.exchange(name) {
+                    self.apply(&Change::DeleteExchange { id: before.id() }, space);
+                }
+                self.apply(change, space);
+            }
+            Change::Purge { id, stay } => {
+                if let Some(queue) = registry.queue_by_id(*id) {
+                    self.removed(queue.remove_except(stay, |at| space.release(at.location, at.share())));
+                }
+            }
+            _ => self.apply(change, space),
+        }
+    }
+
+    fn apply(&self, change: &Change, space: &mut Space) {
+        let registry = &self.registry;
+        match change {
+            Change::DeclareQueue { id, name, settings } => self.declare_queue(*id, name, settings),
+            Change::DeclareExchange { id, name } => {
+                registry.reserve_ids(QueueId(0), *id);
+                registry.insert_exchange(*id, name);
+            }
+            Change::Bind { exchange, bindings } => {
+                bindings.iter().for_each(|(queue, key)| registry.bind(*exchange, *queue, key));
+            }
+            Change::Unbind { exchange, queue, key } => registry.unbind(*exchange, *queue, key),
+            Change::DeleteQueue { id } => {
+                if let Some(queue) = registry.queue_by_id(*id) {
+                    registry.remove_queue(&queue);
+                    self.removed(queue.delete(|at| space.release(at.location, at.share())));
+                }
+            }
+            Change::DeleteExchange { id } => registry.remove_exchange(*id),
+            // Has two ways of its own, above.
+            Change::Purge { .. } => {}
+        }
+    }
+
+    fn declare_queue(&self, id: QueueId, name: &Arc<str>, settings: &QueueSettings) {
+        self.registry.reserve_ids(id, ExchangeId(0));
+        let (timers, stats, budget) = (&self.timers, &self.stats, &self.budget);
+        let (name, settings) = (Arc::clone(name), settings.clone());
+        let queue = Queue::new(id, name, settings, Arc::clone(timers), Arc::clone(stats), Arc::clone(budget));
+        self.registry.insert_queue(&Arc::new(queue));
+    }
+
+    fn removed(&self, removed: Removed) -> u64 {
+        self.count_removed(removed.messages, removed.bytes);
+        removed.messages
+    }
+
+    /// What is always there, in a log that has just begun.
+    pub(super) fn declare_default_topology(&self) {
+        let (registry, space) = (&self.registry, &mut Space::uncounted());
+        let name = |name: &str| -> Arc<str> { Arc::from(name) };
+        if registry.exchange(limits::DEFAULT_EXCHANGE).is_none() {
+            let id = registry.next_exchange_id();
+            self.apply(&Change::DeclareExchange { id, name: name(limits::DEFAULT_EXCHANGE) }, space);
+        }
+        if registry.queue(limits::DEFAULT_QUEUE).is_none() {
+            let settings = QueueSettings::decide(limits::DEFAULT_QUEUE, &QueueOptions::default(), &self.options);
+            let id = registry.next_queue_id();
+            self.apply(&Change::DeclareQueue { id, name: name(limits::DEFAULT_QUEUE), settings }, space);
+        }
+        let (exchange, queue) = (registry.exchange(limits::DEFAULT_EXCHANGE), registry.queue(limits::DEFAULT_QUEUE));
+        if let Some((exchange, queue)) = exchange.zip(queue) {
+            registry.bind(exchange.id(), queue.id(), limits::DEFAULT_KEY);
+        }
     }
 
     /// A message nobody can process must come to rest: the way from one dead-letter queue to the next ends.
@@ -142,3 +233,4 @@ fn not_empty(queue: &str, messages: u64) -> Error {
 
 const DEFAULT_BINDING: (&str, &str, &str) = (limits::DEFAULT_EXCHANGE, limits::DEFAULT_QUEUE, limits::DEFAULT_KEY);
 const DEFAULT_STAYS: Error = Error::NotAllowed("the default topology stays");
+const TOO_MANY_LEASED: Error = Error::Limit("too many leased messages to purge around them");

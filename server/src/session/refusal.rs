@@ -16,6 +16,7 @@ pub(crate) fn code(error: &Error) -> Code {
         Error::NotLeased(_) => Code::NotLeased,
         Error::QueueFull(_) => Code::QueueFull,
         Error::StoreFull => Code::StoreFull,
+        Error::DiskFull => Code::DiskFull,
         Error::Conflict { .. } => Code::Conflict,
         Error::NotEmpty { .. } => Code::NotEmpty,
         Error::NotAllowed(_) => Code::NotAllowed,
@@ -31,6 +32,7 @@ pub(crate) fn legacy(error: &Error) -> LegacyError<'_> {
         Error::NoRoute { key, .. } => LegacyError::NoBinding(key),
         Error::QueueFull(queue) => LegacyError::QueueFull(queue),
         Error::StoreFull => LegacyError::StoreFull,
+        Error::DiskFull => LegacyError::DiskFull,
         Error::Storage(_) => LegacyError::StorageFailure,
         Error::Limit(what) | Error::NotAllowed(what) => LegacyError::LimitReached(what),
         // Modern commands only; a legacy command that met one would be a bug, and this still one true line.

@@ -353,6 +353,7 @@ fn queue_options(options: protocol::QueueOptions<'_>) -> QueueOptions {
         dead_letter: options.dead_letter.map(|name| name.as_str().into()),
         max_messages: options.max_messages,
         max_bytes: options.max_bytes,
+        ..QueueOptions::default()
     }
 }
 

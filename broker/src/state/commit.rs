@@ -1,0 +1,271 @@
+//! What happens to a record on its way through the journal: decided before it is written, done when it is committed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ciphermq_journal::{Commit, Position, Space};
+use tracing::debug;
+
+use super::State;
+use super::carry::CarriedIds;
+use crate::dedupe::{IdHash, Place};
+use crate::event::{Change, Event, Record, Settled};
+use crate::exchange::Route;
+use crate::history::Acknowledged;
+use crate::model::{ExchangeId, QueueId};
+use crate::queue::{Held, Queue};
+use crate::{Message, Timestamp};
+
+/// The journal's way into the state. Whatever depends on more than the log is decided in `admit`: replay repeats what was
+/// written and decides nothing.
+pub(crate) struct Committer {
+    pub(super) state: Arc<State>,
+    /// When the log is read.
+    pub(super) now: Timestamp,
+    /// Settlements by somebody without a lease, admitted and not committed: nobody else may move these messages.
+    loose: HashSet<(QueueId, Position)>,
+    pub(super) ids: CarriedIds,
+    pub(super) is_replaying: bool,
+    /// Publishes until records of ids are looked at again.
+    until_expiry: u32,
+}
+
+/// Publishes from one look at the records of expired ids to the next.
+const EXPIRY_EVERY: u32 = 1_024;
+
+impl Commit<Record> for Committer {
+    fn admit(&mut self, position: Position, record: &mut Record) -> bool {
+        let state = &self.state;
+        let now = record.at;
+        match &mut record.event {
+            Event::Publish { message, hash, route } => state.admit_publish(position, message, *hash, route, now),
+            Event::Duplicate => false,
+            Event::Settle { queue, order, loose: true, .. } => {
+                queue.location(*order).is_some() && self.loose.insert((queue.id(), *order))
+            }
+            Event::Move { queue, order, to, target, .. } => {
+                // Acknowledged by somebody without a lease, or its queue was deleted: nothing is left to move.
+                if self.loose.contains(&(queue.id(), *order)) || queue.location(*order).is_none() {
+                    return false;
+                }
+                *target = state.registry.queue(to);
+                if target.is_none() {
+                    queue.restore(*order, now);
+                }
+                target.is_some()
+            }
+            Event::Ask(asked, verdict) => match state.decide(asked, now) {
+                Ok(Some(change)) => {
+                    record.event = Event::Change(change, Arc::clone(verdict));
+                    true
+                }
+                Ok(None) => false,
+                Err(error) => {
+                    verdict.refuse(error);
+                    false
+                }
+            },
+            Event::Settle { .. }
+            | Event::Discard { .. }
+            | Event::Attempts { .. }
+            | Event::Relocate { .. }
+            | Event::Ids(_)
+            | Event::Counters(_)
+            | Event::Change(..) => true,
+        }
+    }
+
+    fn commit(&mut self, position: Position, record: Record, space: &mut Space) {
+        let (state, now) = (&self.state, record.at);
+        match record.event {
+            Event::Publish { message, route, .. } => {
+                state.commit_publish(position, message, &route, now, space);
+                self.expire_ids(space);
+            }
+            Event::Settle { queue, order, seen, loose } => {
+                if loose {
+                    self.loose.remove(&(queue.id(), order));
+                }
+                state.commit_settle(&queue, order, seen, now, space);
+            }
+            Event::Move { queue, order, target: Some(target), dead, .. } => {
+                state.commit_move(position, (&queue, order), &target, dead, now, space);
+            }
+            Event::Discard { queue, order } => drop(state.retire(&queue, order, now, space)),
+            Event::Relocate { order, message, copies } => {
+                for (queue, _) in copies {
+                    state.commit_relocation(position, (&queue, order), &message, space);
+                }
+            }
+            Event::Ids(ids) => {
+                self.ids.insert(position, &ids, space);
+                self.ids.forget_expired(&state.dedupe(), space);
+            }
+            Event::Change(change, verdict) => verdict.set_purged(state.commit_change(&change, space)),
+            // The queue knows its attempts; the log is told for the next start.
+            Event::Attempts { .. } | Event::Counters(_) => {}
+            // Not admitted.
+            Event::Duplicate | Event::Ask(..) | Event::Move { target: None, .. } => {}
+        }
+    }
+
+    fn refuse(&mut self, record: Record) {
+        self.state.refuse(record);
+    }
+}
+
+impl Committer {
+    pub(crate) fn new(state: Arc<State>, now: Timestamp) -> Committer {
+        let is_replaying = state.is_logged();
+        Committer { state, now, loose: HashSet::new(), ids: CarriedIds::default(), is_replaying, until_expiry: 0 }
+    }
+
+    fn expire_ids(&mut self, space: &mut Space) {
+        self.until_expiry = self.until_expiry.checked_sub(1).unwrap_or_else(|| {
+            self.ids.forget_expired(&self.state.dedupe(), space);
+            EXPIRY_EVERY
+        });
+    }
+}
+
+impl State {
+    /// The record will never be durable: what was set aside for it returns.
+    pub(crate) fn refuse(&self, record: Record) {
+        match record.event {
+            Event::Publish { message, route, .. } => self.unreserve(&route, message.bytes()),
+            Event::Settle { queue, order, .. } | Event::Move { queue, order, .. } => queue.restore(order, record.at),
+            Event::Change(Change::DeleteQueue { id }, _) => {
+                self.registry.queue_by_id(id).iter().for_each(|queue| queue.reopen());
+            }
+            Event::Change(Change::Purge { id, .. }, _) => {
+                self.registry.queue_by_id(id).iter().for_each(|queue| queue.restore_condemned(record.at));
+            }
+            // What cannot be read is not given out again.
+            Event::Discard { .. } => {}
+            Event::Duplicate
+            | Event::Attempts { .. }
+            | Event::Relocate { .. }
+            | Event::Ids(_)
+            | Event::Counters(_)
+            | Event::Ask(..)
+            | Event::Change(..) => {}
+        }
+    }
+
+    /// False for a duplicate: of two connections that publish one id, the later in the log is the duplicate.
+    fn admit_publish(
+        &self,
+        position: Position,
+        message: &Message,
+        hash: IdHash,
+        route: &Route,
+        now: Timestamp,
+    ) -> bool {
+        let place = match route.queues.as_slice() {
+            [queue] => Place::In(queue.id()),
+            _ => Place::Anywhere,
+        };
+        let is_new = self.dedupe().insert(hash, route.exchange, position, place, now);
+        if !is_new {
+            self.stats.duplicates.fetch_add(1, Ordering::Relaxed);
+            self.unreserve(route, message.bytes());
+        }
+        is_new
+    }
+
+    fn commit_publish(&self, position: Position, message: Message, route: &Route, now: Timestamp, space: &mut Space) {
+        self.stats.published.fetch_add(1, Ordering::Relaxed);
+        let message = message.with_origin(position, route.queues.len());
+        for queue in &route.queues {
+            self.arrive(position, queue, message.clone(), now, space);
+        }
+    }
+
+    fn commit_settle(&self, queue: &Arc<Queue>, order: Position, seen: Settled, now: Timestamp, space: &mut Space) {
+        if self.retire(queue, order, now, space).is_some() {
+            self.stats.count_ack(now.ms_since(seen.published), now.ms_since(seen.delivered.unwrap_or(now)));
+            self.remember(queue, seen, now);
+            debug!(queue = queue.name(), order = order.0, "acknowledged");
+        }
+    }
+
+    fn commit_move(
+        &self,
+        position: Position,
+        (from, order): (&Arc<Queue>, Position),
+        target: &Arc<Queue>,
+        dead: Message,
+        now: Timestamp,
+        space: &mut Space,
+    ) {
+        self.retire(from, order, now, space);
+        self.dedupe().relocate(self.hash(dead.id()), dead.origin());
+        self.stats.dead_lettered.fetch_add(1, Ordering::Relaxed);
+        debug!(from = from.name(), to = target.name(), "Message {} dead-lettered", dead.id());
+        // Already stored, so no limit can refuse it: it only changes its place.
+        target.reserve_unchecked(dead.bytes());
+        self.count_stored(1, dead.bytes());
+        let origin = dead.origin();
+        self.arrive(position, target, dead.with_origin(origin, 1), now, space);
+    }
+
+    fn commit_relocation(
+        &self,
+        position: Position,
+        (queue, order): (&Arc<Queue>, Position),
+        message: &Message,
+        space: &mut Space,
+    ) {
+        let to = message.stored_at(position);
+        if let Some(from) = queue.relocate(order, to) {
+            space.retain(position, to.share());
+            space.release(from.location, from.share());
+        }
+    }
+
+    /// A message for which there is room comes into a queue.
+    fn arrive(&self, position: Position, queue: &Arc<Queue>, message: Message, now: Timestamp, space: &mut Space) {
+        let (at, bytes) = (message.stored_at(position), message.bytes());
+        if queue.push(position, message, now) {
+            space.retain(position, at.share());
+        } else {
+            self.unreserve_in(queue, bytes);
+        }
+    }
+
+    /// A message leaves its queue.
+    pub(super) fn retire(
+        &self,
+        queue: &Arc<Queue>,
+        order: Position,
+        now: Timestamp,
+        space: &mut Space,
+    ) -> Option<Held> {
+        let held = queue.retire(order, now)?;
+        self.count_removed(1, held.at.text_bytes());
+        space.release(held.at.location, held.at.share());
+        Some(held)
+    }
+
+    /// `status` shows for some time what was acknowledged.
+    pub(super) fn remember(&self, queue: &Queue, seen: Settled, now: Timestamp) {
+        self.history().push(Acknowledged {
+            hash: seen.hash,
+            exchange: self.exchange_name(seen.exchange),
+            queue: queue.shared_name(),
+            attempts: seen.attempts,
+            published: seen.published,
+            delivered: seen.delivered,
+            acknowledged: now,
+        });
+    }
+
+    fn exchange_name(&self, id: ExchangeId) -> Arc<str> {
+        match self.registry.exchange_by_id(id) {
+            Some(exchange) => Arc::clone(exchange.name()),
+            // Deleted since: its name is in nobody's memory.
+            None => Arc::from(format!("#{}", id.0)),
+        }
+    }
+}
