@@ -353,8 +353,10 @@ impl Link {
                 break;
             }
             self.shared.state.stats.count_delivery(offer.attempt);
-            if let Some(delivery) = self.redeem(offer) {
-                return Ok(Some(delivery));
+            match self.redeem(offer) {
+                Ok(delivery) => return Ok(Some(delivery)),
+                Err(Unloadable::Unreadable) => break,
+                Err(Unloadable::Gone | Unloadable::Damaged) => {}
             }
         }
         self.leave_if_taken_over(&found);
@@ -370,11 +372,15 @@ impl Link {
             if self.notices.is_empty() {
                 self.take_notices();
             }
-            match self.notices.pop_front()? {
+            let Some(waiting) = self.notices.pop_front() else {
+                self.rest();
+                return None;
+            };
+            match waiting {
                 Waiting::Offer(offer) => {
                     if offer.queue.take_delivery(self.connection.id(), offer.which(), offer.paid) {
                         self.forget_old_leases();
-                        if let Some(delivery) = self.redeem(offer) {
+                        if let Ok(delivery) = self.redeem(offer) {
                             return Some(Notice::Delivery(delivery));
                         }
                     }
@@ -411,29 +417,38 @@ impl Link {
     }
 
     /// The message of an offer that was taken, read back if it left memory.
-    fn redeem(&mut self, offer: Offer) -> Option<Delivery> {
+    fn redeem(&mut self, offer: Offer) -> Result<Delivery, Unloadable> {
         let Offer { queue, order, lease, attempt, body, .. } = offer;
+        let which = LeaseRef { order, lease };
         match self.loader.load(&queue, order, body) {
             Ok(message) => {
                 let hash = self.shared.state.hash(message.id());
                 let delivery = Delivery { queue, order, lease, message, attempt };
                 self.leases.insert(Lease::of(&delivery, hash));
-                Some(delivery)
+                Ok(delivery)
             }
-            Err(Unloadable::Gone) => None,
+            Err(Unloadable::Gone) => Err(Unloadable::Gone),
+            Err(Unloadable::Unreadable) => {
+                queue.unread(self.connection.id(), which);
+                Err(Unloadable::Unreadable)
+            }
             Err(Unloadable::Damaged) => {
-                self.discard(queue, LeaseRef { order, lease });
-                None
+                // Nobody will ever read this message: it leaves its queue, by a record like every other.
+                if let Ok(leased) = queue.abandon(self.connection.id(), which) {
+                    self.shared.state.stats.damaged.fetch_add(1, Ordering::Relaxed);
+                    let event = Event::Discard { queue, order };
+                    self.shared.record(vec![Record::new(leased, event)]);
+                }
+                Err(Unloadable::Damaged)
             }
         }
     }
 
-    /// Nobody will ever read this message: it leaves its queue, by a record like every other.
-    fn discard(&self, queue: Arc<Queue>, which: LeaseRef) {
-        if queue.settle(self.connection.id(), which, self.now).is_ok() {
-            self.shared.state.stats.damaged.fetch_add(1, Ordering::Relaxed);
-            let event = Event::Discard { queue, order: which.order };
-            self.shared.record(vec![Record::new(self.now, event)]);
+    /// Nothing is to be done: what was read of the log need not stay in memory. A consumer that still holds a lease will
+    /// soon read on.
+    fn rest(&mut self) {
+        if self.leases.len() == 0 && self.loader.has_read() {
+            self.loader = self.shared.loader();
         }
     }
 

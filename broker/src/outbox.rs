@@ -69,7 +69,8 @@ pub(crate) enum Waiting {
 }
 
 /// What waits for one connection. Bounded by the credit of its subscriptions: credit returns to a consumer after its
-/// delivery was taken out of here. Where bodies can be read back, those beyond [`limits::OUTBOX_BYTES_MAX`] wait in the log.
+/// delivery was taken out of here. Where bodies can be read back, those behind the first and beyond [`limits::OUTBOX_BYTES_MAX`]
+/// wait in the log.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     inner: Mutex<Inner>,
@@ -109,7 +110,7 @@ impl Outbox {
             let mut inner = self.lock();
             if is_readable && let Body::Resident(message) = &offer.body {
                 let bytes = inner.bytes + message.bytes();
-                if bytes <= limits::OUTBOX_BYTES_MAX {
+                if inner.bytes == 0 || bytes <= limits::OUTBOX_BYTES_MAX {
                     inner.bytes = bytes;
                 } else {
                     offer.body = Body::Stored(message.stored_at(offer.order));

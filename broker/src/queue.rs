@@ -293,17 +293,37 @@ impl Queue {
 
     /// The connection takes a delivery out of its outbox; false when its lease has ended in the meantime.
     pub(crate) fn take_delivery(&self, connection: ConnectionId, which: LeaseRef, paid: Paid) -> bool {
-        let (taken, announcement) = {
-            let mut inner = self.lock();
-            let taken = inner.state.take_delivery(connection, which, paid);
-            let wake = !taken && inner.state.is_deliverable() && inner.announced != Some(AT_ONCE);
-            (taken, wake.then(|| inner.announced.replace(AT_ONCE)))
-        };
-        // Taking knows no time to begin the next lease with: the timer does.
-        if let Some(before) = announcement {
-            self.timers.announce(self.id, before, AT_ONCE);
+        let mut inner = self.lock();
+        let taken = inner.state.take_delivery(connection, which, paid);
+        if !taken {
+            self.look_later(inner);
         }
         taken
+    }
+
+    /// The message of a delivery that was taken cannot be read back now.
+    pub(crate) fn unread(&self, connection: ConnectionId, which: LeaseRef) {
+        let mut inner = self.lock();
+        inner.state.unread(connection, which);
+        self.look_later(inner);
+    }
+
+    /// The message of a delivery that was taken can never be read back; returns when it was leased.
+    pub(crate) fn abandon(&self, connection: ConnectionId, which: LeaseRef) -> Result<Timestamp, NoLease> {
+        let mut inner = self.lock();
+        let leased = inner.state.abandon(connection, which);
+        self.look_later(inner);
+        leased
+    }
+
+    /// Whoever takes a delivery knows no time to begin the next lease with: if there is one to begin, the timer does.
+    fn look_later(&self, mut inner: MutexGuard<'_, Inner>) {
+        let wake = inner.state.is_deliverable() && inner.announced != Some(AT_ONCE);
+        let announcement = if wake { Some((inner.announced.replace(AT_ONCE), AT_ONCE)) } else { inner.announce() };
+        drop(inner);
+        if let Some((before, at)) = announcement {
+            self.timers.announce(self.id, before, at);
+        }
     }
 
     /// A committed record removes a message.

@@ -85,6 +85,7 @@ impl Shared {
         let dead = match loader.load(queue, order, body) {
             Ok(message) => message.dead(queue.name(), reason),
             Err(Unloadable::Gone) => return,
+            Err(Unloadable::Unreadable) => return queue.defer(order, now),
             Err(Unloadable::Damaged) => {
                 self.state.stats.damaged.fetch_add(1, Ordering::Relaxed);
                 return out.push(Record::new(now, Event::Discard { queue: Arc::clone(queue), order }));

@@ -51,6 +51,11 @@ impl Link {
         (self.shared.state.store_bytes(), self.shared.state.options.store_bytes_max)
     }
 
+    /// Bytes of waiting messages kept in memory, where they could be read back.
+    pub fn resident_bytes(&self) -> u64 {
+        self.shared.state.budget.bytes()
+    }
+
     /// Message ids remembered against duplicates.
     pub fn dedupe_ids(&self) -> usize {
         self.shared.state.dedupe().len()

@@ -42,8 +42,6 @@ pub(crate) enum GiveBack {
     Nack { delay_ms: u64 },
     /// Does not.
     Release,
-    /// Does not, but rests for a while: it could not be read back.
-    Defer,
 }
 
 /// The lease does not exist, or belongs to somebody else.
@@ -57,8 +55,18 @@ pub(super) struct Leased {
     pub(super) connection: ConnectionId,
     pub(super) paid: Paid,
     pub(super) deadline: Timestamp,
-    /// The connection has taken the delivery; until then it waits in an outbox, and nobody has seen the message.
-    pub(super) taken: bool,
+    pub(super) hand_over: HandOver,
+}
+
+/// How far a delivery has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HandOver {
+    /// It waits in an outbox.
+    Waits,
+    /// Taken out, but its message could not be read back: nobody has seen it.
+    Unread,
+    /// Taken out.
+    Seen,
 }
 
 /// Settled or worn out: the record that removes it is on its way through the journal.
@@ -77,6 +85,11 @@ pub(super) struct Delayed {
 }
 
 impl Leased {
+    /// What nobody has seen was not attempted.
+    pub(super) fn when_it_runs_out(&self) -> GiveBack {
+        if self.hand_over == HandOver::Seen { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release }
+    }
+
     pub(super) fn is(&self, connection: ConnectionId, which: LeaseRef) -> bool {
         self.lease == which.lease && self.connection == connection
     }

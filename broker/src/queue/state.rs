@@ -8,7 +8,7 @@ use super::consumers::Consumers;
 use super::held::{Body, Held, Kept, Seen, Sighting, Stored, Tried};
 use super::holders::Holders;
 use super::lane::Lane;
-use super::lease::{Assigned, Delayed, GiveBack, LeaseRef, Leased, Leaving, NoLease, Paid};
+use super::lease::{Assigned, Delayed, GiveBack, HandOver, LeaseRef, Leased, Leaving, NoLease, Paid};
 use super::purge::Condemned;
 use crate::budget::Budget;
 use crate::model::LeaseId;
@@ -112,11 +112,32 @@ impl QueueState {
     /// handed over, and the credit it kept is free.
     pub(crate) fn take_delivery(&mut self, connection: ConnectionId, which: LeaseRef, paid: Paid) -> bool {
         if let Some(leased) = self.leased.get_mut(&which.order).filter(|leased| leased.is(connection, which)) {
-            leased.taken = true;
+            leased.hand_over = HandOver::Seen;
             return true;
         }
         self.refund(connection, paid);
         false
+    }
+
+    /// The message of a delivery that was taken cannot be read back now. It stays leased, unseen, and is tried again soon
+    /// after that lease began: the credit it keeps bounds how many are tried in vain.
+    pub(crate) fn unread(&mut self, connection: ConnectionId, which: LeaseRef) {
+        let Some(leased) = self.leased.get_mut(&which.order).filter(|leased| leased.is(connection, which)) else {
+            return;
+        };
+        leased.hand_over = HandOver::Unread;
+        let began = leased.held.delivered().unwrap_or_default();
+        let deadline = began.plus_ms(limits::UNREADABLE_RETRY_MS).min(leased.deadline);
+        self.timers.remove(&(leased.deadline, which.order));
+        leased.deadline = deadline;
+        self.timers.insert((deadline, which.order));
+    }
+
+    /// The message of a delivery that was taken can never be read back: it waits for the record that removes it. Returns
+    /// when it was leased.
+    pub(crate) fn abandon(&mut self, connection: ConnectionId, which: LeaseRef) -> Result<Timestamp, NoLease> {
+        let seen = self.settle(connection, which)?;
+        Ok(seen.delivered.unwrap_or_default())
     }
 
     /// The next message for a connection that asks for one.
@@ -194,7 +215,7 @@ impl QueueState {
         for (lease, order) in self.holders.take(connection) {
             let is_lease = |leased: &&Leased| leased.is(connection, LeaseRef { order, lease });
             let Some(leased) = self.leased.get(&order).filter(is_lease) else { continue };
-            let is_worked_on = leased.taken && std::mem::take(&mut is_first);
+            let is_worked_on = leased.hand_over == HandOver::Seen && std::mem::take(&mut is_first);
             let how = if is_worked_on { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
             if let Ok(Some(used_up)) = self.give_back(connection, LeaseRef { order, lease }, how, now) {
                 tried = Some(used_up);
@@ -220,8 +241,7 @@ impl QueueState {
             if let Some(delayed) = self.delayed.remove(&order) {
                 self.returned.insert(order, delayed.held);
             } else if let Some(leased) = self.remove_leased(order) {
-                // What nobody has seen was not attempted.
-                let how = if leased.taken { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
+                let how = leased.when_it_runs_out();
                 tried.extend(self.put_back(order, leased.held, how, now));
             }
         }
@@ -298,8 +318,8 @@ impl QueueState {
         self.timers.insert((deadline, order));
         self.holders.insert(connection, lease, order);
         // A fetch is answered with the message itself; there is no outbox in between.
-        let taken = paid == Paid::ByFetch;
-        self.leased.insert(order, Leased { held, lease, connection, paid, deadline, taken });
+        let hand_over = if paid == Paid::ByFetch { HandOver::Seen } else { HandOver::Waits };
+        self.leased.insert(order, Leased { held, lease, connection, paid, deadline, hand_over });
         Assigned { connection, order, lease, body, attempt, paid }
     }
 
@@ -333,7 +353,7 @@ impl QueueState {
         let leased = self.leased.remove(&order)?;
         let is_live = |lease, order| self.leased.get(&order).is_some_and(|leased| leased.lease == lease);
         self.holders.one_ended(leased.connection, is_live);
-        if leased.taken {
+        if leased.hand_over != HandOver::Waits {
             self.refund(leased.connection, leased.paid);
         }
         Some(leased)
@@ -350,12 +370,10 @@ impl QueueState {
         let is_tried = matches!(how, GiveBack::Nack { .. });
         held.attempts += u32::from(is_tried);
         let attempts = held.attempts;
-        let is_last = self.settings.max_attempts > 0 && attempts >= self.settings.max_attempts;
-        let worn_out = is_last && how != GiveBack::Defer;
+        let worn_out = self.settings.max_attempts > 0 && attempts >= self.settings.max_attempts;
         match how {
             _ if worn_out => drop(self.leaving.insert(order, Leaving { held, delivered: false })),
             GiveBack::Nack { delay_ms } if delay_ms > 0 => self.delay(order, held, now.plus_ms(delay_ms)),
-            GiveBack::Defer => self.delay(order, held, now.plus_ms(limits::UNREADABLE_RETRY_MS)),
             GiveBack::Nack { .. } | GiveBack::Release => drop(self.returned.insert(order, held)),
         }
         (is_tried || worn_out).then_some(Tried { order, attempts, worn_out })

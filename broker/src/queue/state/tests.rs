@@ -151,17 +151,37 @@ fn without_a_log_to_read_everything_stays_in_memory() {
 }
 
 #[test]
-fn one_that_cannot_be_read_back_rests_and_uses_up_no_attempt() {
+fn one_that_cannot_be_read_back_keeps_its_credit_and_uses_up_no_attempt() {
     let mut state = empty(room_for(0));
-    assert!(push(&mut state, 1).is_none());
-    let given = state.fetch(A, 10, NOW).unwrap();
+    (1..=3).for_each(|order| assert!(push(&mut state, order).is_none()));
+    state.consumers.subscribe(A, 1);
+    let mut now = NOW;
+    for _ in 0..2 * state.settings.max_attempts {
+        let given = state.poll_delivery(now).unwrap();
+        assert_eq!((given.order, given.attempt), (Position(1), 1));
+        let which = LeaseRef { order: given.order, lease: given.lease };
+        assert!(state.take_delivery(A, which, given.paid));
+        state.unread(A, which);
+        assert!(state.poll_delivery(now).is_none(), "not through the whole queue in vain");
+        now = now.plus_ms(limits::UNREADABLE_RETRY_MS);
+        assert_eq!(state.poll_timeout(), Some(now));
+        assert!(state.handle_timeout(now).is_empty());
+    }
+}
+
+#[test]
+fn one_that_can_never_be_read_back_leaves_and_the_next_one_comes() {
+    let mut state = empty(room_for(0));
+    (1..=2).for_each(|order| assert!(push(&mut state, order).is_none()));
+    state.consumers.subscribe(A, 1);
+    let given = state.poll_delivery(NOW).unwrap();
     let which = LeaseRef { order: given.order, lease: given.lease };
-    assert_eq!(state.give_back(A, which, GiveBack::Defer, NOW), Ok(None));
-    assert_eq!((drain(&mut state), state.counts().delayed), (vec![], 1));
-    let later = NOW.plus_ms(limits::UNREADABLE_RETRY_MS);
-    assert_eq!(state.poll_timeout(), Some(later));
-    assert!(state.handle_timeout(later).is_empty());
-    assert_eq!(drain(&mut state), [(1, false, 1)]);
+    assert!(state.take_delivery(A, which, given.paid));
+    assert_eq!(state.abandon(A, which), Ok(NOW));
+    assert_eq!(state.abandon(A, which), Err(NoLease));
+    assert_eq!(state.poll_delivery(NOW).unwrap().order, Position(2));
+    assert_eq!(state.counts(), Counts { ready: 0, leased: 2, delayed: 0 });
+    assert!(state.retire(Position(1)).is_some());
 }
 
 #[test]
