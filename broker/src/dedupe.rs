@@ -2,10 +2,10 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use ciphermq_journal::Position;
-use hashbrown::HashTable;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::model::{ExchangeId, QueueId};
+use crate::window::{Keyed, Window};
 use crate::{BrokerOptions, Timestamp};
 
 /// Keyed 128-bit hash of a message id. Publishers choose ids; without the key they cannot choose hashes.
@@ -32,70 +32,6 @@ impl IdHash {
     pub(crate) fn from_bytes(bytes: [u8; 16]) -> IdHash {
         let both = u128::from_le_bytes(bytes);
         IdHash([both as u64, (both >> 64) as u64])
-    }
-}
-
-/// A record found by the hash of a message id.
-pub(crate) trait Keyed {
-    fn hash(&self) -> IdHash;
-}
-
-/// Records in the order they came, found by hash, dropped from the front: a ring, and 4 bytes a record to find it.
-///
-/// Several records may have one hash (the same id on two exchanges).
-#[derive(Debug)]
-pub(crate) struct Window<R> {
-    ring: VecDeque<R>,
-    /// Serial numbers, modulo 2^32: the ring never holds that many.
-    table: HashTable<u32>,
-    first: u32,
-}
-
-impl<R: Keyed> Window<R> {
-    pub(crate) fn new() -> Window<R> {
-        Window { ring: VecDeque::new(), table: HashTable::new(), first: 0 }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.ring.len()
-    }
-
-    pub(crate) fn push(&mut self, record: R) {
-        let serial = self.first.wrapping_add(self.ring.len() as u32);
-        let hash = record.hash();
-        self.ring.push_back(record);
-        let (ring, first) = (&self.ring, self.first);
-        self.table
-            .insert_unique(hash.short(), serial, |serial| ring[serial.wrapping_sub(first) as usize].hash().short());
-    }
-
-    pub(crate) fn pop(&mut self) -> Option<R> {
-        let record = self.ring.pop_front()?;
-        let first = self.first;
-        if let Ok(entry) = self.table.find_entry(record.hash().short(), |serial| *serial == first) {
-            entry.remove();
-        }
-        self.first = first.wrapping_add(1);
-        Some(record)
-    }
-
-    pub(crate) fn find(&self, hash: IdHash) -> impl Iterator<Item = &R> {
-        let at = |serial: &u32| &self.ring[serial.wrapping_sub(self.first) as usize];
-        self.table.iter_hash(hash.short()).map(at).filter(move |record| record.hash() == hash)
-    }
-
-    /// Records from the first on for which `is_before` is false; it must be true for all in front of that one.
-    fn behind(&self, is_before: impl FnMut(&R) -> bool) -> impl Iterator<Item = (usize, &R)> {
-        let start = self.ring.partition_point(is_before);
-        self.ring.range(start..).enumerate().map(move |(index, record)| (start + index, record))
-    }
-
-    pub(crate) fn find_mut(&mut self, hash: IdHash, matches: impl Fn(&R) -> bool) -> Option<&mut R> {
-        let (ring, first) = (&self.ring, self.first);
-        let index = |serial: &u32| serial.wrapping_sub(first) as usize;
-        let found = |serial: &u32| ring[index(serial)].hash() == hash && matches(&ring[index(serial)]);
-        let index = index(self.table.find(hash.short(), found)?);
-        self.ring.get_mut(index)
     }
 }
 
@@ -205,7 +141,7 @@ impl Dedupe {
 
     /// The origin of the oldest id that is known.
     pub(crate) fn first_origin(&self) -> Option<Position> {
-        self.window.ring.front().map(|known| known.origin)
+        self.window.front().map(|known| known.origin)
     }
 
     /// The ids of messages published at `origins`, ascending.
@@ -224,7 +160,7 @@ impl Dedupe {
 
     /// An id the log tells of.
     pub(crate) fn recover(&mut self, id: KnownId) {
-        if self.window.ring.back().is_none_or(|last| last.origin < id.origin) {
+        if self.window.back().is_none_or(|last| last.origin < id.origin) {
             self.push(id.without_time(), id.published);
         } else {
             self.replay.late.push(id);
@@ -256,7 +192,7 @@ impl Dedupe {
         let (mut seconds, mut popped) = (std::mem::take(&mut self.seconds), self.popped);
         (self.pushed, self.popped) = (0, 0);
         let mut late = late.into_iter().peekable();
-        for known in window.ring {
+        for known in window.into_records() {
             while seconds.front().is_some_and(|(_, end)| *end <= popped) {
                 seconds.pop_front();
             }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use crate::dedupe::{IdHash, Keyed, Window};
+use crate::dedupe::IdHash;
+use crate::window::{Keyed, Window};
 use crate::{Timestamp, limits};
 
 /// The last acknowledged messages, for `status`.

@@ -33,7 +33,6 @@ mod outbox;
 #[allow(dead_code, reason = "reading a log from disk needs the rest")]
 mod queue;
 mod registry;
-#[allow(dead_code, reason = "the dedupe window is going to be kept in it")]
 mod ring;
 mod sessions;
 mod shared;
@@ -41,6 +40,7 @@ mod snapshot;
 mod state;
 mod stats;
 mod timers;
+mod window;
 
 pub use broker::{Broker, Recovered};
 pub use error::Error;

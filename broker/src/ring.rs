@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ops::Index;
 
 /// A queue found by index, kept in chunks of bounded size: a ring of millions takes the room of what is in it, and growing
 /// moves nothing.
@@ -51,11 +52,6 @@ impl<T> Ring<T> {
         Some(item)
     }
 
-    pub(crate) fn get(&self, index: usize) -> Option<&T> {
-        let (chunk, index) = self.place(index);
-        self.chunks.get(chunk)?.get(index)
-    }
-
     pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         let (chunk, index) = self.place(index);
         self.chunks.get_mut(chunk)?.get_mut(index)
@@ -85,6 +81,15 @@ impl<T> Ring<T> {
     }
 }
 
+impl<T> Index<usize> for Ring<T> {
+    type Output = T;
+
+    fn index(&self, index: usize) -> &T {
+        let (chunk, index) = self.place(index);
+        &self.chunks[chunk][index]
+    }
+}
+
 impl<T> IntoIterator for Ring<T> {
     type Item = T;
     type IntoIter = std::iter::Flatten<std::collections::vec_deque::IntoIter<VecDeque<T>>>;
@@ -111,7 +116,7 @@ mod tests {
             (0..popped).for_each(|_| assert_eq!(ring.pop_front(), oracle.pop_front()));
             assert_eq!((ring.len(), ring.front(), ring.back()), (oracle.len(), oracle.front(), oracle.back()));
             for index in (0..oracle.len() + 2).step_by(101) {
-                assert_eq!(ring.get(index), oracle.get(index));
+                assert!(index >= oracle.len() || ring[index] == oracle[index]);
                 assert_eq!(ring.get_mut(index), oracle.get_mut(index));
                 assert!(ring.iter_from(index).eq(oracle.range(index.min(oracle.len())..)));
                 let bound = oracle.get(index).copied().unwrap_or(u64::MAX);
