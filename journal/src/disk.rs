@@ -52,11 +52,11 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_names(&self) -> io::Result<()>;
 
     /// Keeps `bytes` beside the files, for a human: nothing here ever reads them again. Returns when they are on disk. What was
-    /// kept under this name before stays as it is; a name is there with all its bytes or not at all.
+    /// kept under this name before stays as it is, and the answer is false; a name is there with all its bytes or not at all.
     ///
     /// # Errors
     /// As the system says; nothing is kept then.
-    fn keep_aside(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn keep_aside(&self, name: &str, bytes: &[u8]) -> io::Result<bool>;
 }
 
 /// An open file.

@@ -55,7 +55,7 @@ impl FileDisk {
     }
 
     /// Opens the directory for reading. Whatever would change it fails with [`ErrorKind::ReadOnlyFilesystem`], but for
-    /// [`Disk::keep_aside`], which does nothing.
+    /// [`Disk::keep_aside`], which only tells whether it would.
     ///
     /// # Errors
     /// As [`FileDisk::open`]; [`ErrorKind::NotFound`] if the directory is not there.
@@ -135,17 +135,18 @@ impl Disk for FileDisk {
         sync_dir(&self.log)
     }
 
-    fn keep_aside(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn keep_aside(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
         let path = self.aside.join(name);
-        if self.access == Access::Look || path.exists() {
-            return Ok(());
+        let is_kept = path.try_exists()?;
+        if self.access == Access::Look || is_kept {
+            return Ok(!is_kept);
         }
         // One name for all: an unfinished copy is overwritten by the next.
         let unfinished = self.aside.join(UNFINISHED);
         let mut file = new_file_options().create(true).truncate(true).open(&unfinished)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_data());
         match written.and_then(|()| std::fs::rename(&unfinished, &path)) {
-            Ok(()) => sync_dir(&self.aside),
+            Ok(()) => sync_dir(&self.aside).map(|()| true),
             Err(error) => {
                 let _ = std::fs::remove_file(&unfinished);
                 Err(error)
@@ -388,9 +389,9 @@ mod tests {
     #[test]
     fn what_is_kept_aside_stays_as_it_was_first() {
         let (dir, disk) = opened();
-        disk.keep_aside("cut", b"first").unwrap();
-        disk.keep_aside("cut", b"second").unwrap();
-        disk.keep_aside("other", b"third").unwrap();
+        assert!(disk.keep_aside("cut", b"first").unwrap());
+        assert!(!disk.keep_aside("cut", b"second").unwrap());
+        assert!(disk.keep_aside("other", b"third").unwrap());
         let aside = dir.path().join("a/b/aside");
         assert_eq!(std::fs::read(aside.join("cut")).unwrap(), b"first");
         assert_eq!(aside.read_dir().unwrap().count(), 2, "no unfinished copy is left");

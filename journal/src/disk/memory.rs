@@ -361,11 +361,14 @@ impl Disk for MemoryDisk {
         })
     }
 
-    fn keep_aside(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn keep_aside(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
         self.whole(CallKind::KeepAside, |state| {
+            if state.image.is_aside(name) {
+                return Ok(false);
+            }
             state.room(bytes.len() as u64)?;
             state.image.keep_aside(name, bytes);
-            Ok(())
+            Ok(true)
         })
     }
 }

@@ -106,8 +106,12 @@ impl Image {
         self.forget_unnamed();
     }
 
+    pub(super) fn is_aside(&self, name: &str) -> bool {
+        self.aside.contains_key(name)
+    }
+
     pub(super) fn keep_aside(&mut self, name: &str, bytes: &[u8]) {
-        self.aside.entry(name.to_owned()).or_insert_with(|| bytes.into());
+        self.aside.insert(name.to_owned(), bytes.into());
     }
 
     pub(super) fn len(&self, inode: u64) -> u64 {

@@ -188,8 +188,8 @@ fn damage_is_on_the_disk_and_in_memory() {
 #[test]
 fn what_is_kept_aside_is_durable_and_no_file() {
     let (disk, _) = begun();
-    disk.keep_aside("cut", b"first").unwrap();
-    disk.keep_aside("cut", b"second").unwrap();
+    assert!(disk.keep_aside("cut", b"first").unwrap());
+    assert!(!disk.keep_aside("cut", b"second").unwrap());
     assert_eq!(lost(&disk).aside(), [("cut".to_owned(), b"first".to_vec())]);
     assert_eq!(disk.list().unwrap(), ["a"]);
 }
