@@ -13,7 +13,6 @@
 //! - The broker never looks inside an envelope.
 
 mod broker;
-#[allow(dead_code, reason = "reading a log from disk needs the rest")]
 mod budget;
 mod codec;
 mod connection;
@@ -30,7 +29,6 @@ mod message;
 mod model;
 mod options;
 mod outbox;
-#[allow(dead_code, reason = "reading a log from disk needs the rest")]
 mod queue;
 mod registry;
 mod ring;

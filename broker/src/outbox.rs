@@ -137,3 +137,50 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::model::{ExchangeId, QueueId};
+    use crate::timers::Timers;
+    use crate::{BrokerOptions, ConnectionId, QueueSettings, Timestamp};
+
+    /// An outbox with the offers of `messages` messages this long in it: which of them have their body at hand.
+    fn bodies(messages: u64, envelope_bytes: usize, budget: Budget) -> Vec<bool> {
+        let bell = Arc::new(Doorbell::new());
+        let timers = Arc::new(Timers::new(Arc::clone(&bell)));
+        let settings = QueueSettings::dead_letter_queue(&BrokerOptions::default());
+        let queue = Queue::new(QueueId(1), Arc::from("q"), settings, timers, Arc::default(), Arc::new(budget));
+        let (queue, outbox) = (Arc::new(queue), Arc::new(Outbox::new(bell)));
+        assert!(queue.subscribe(ConnectionId(1), &outbox, u32::MAX, Timestamp(1)));
+        let (mut scratch, envelope) = (String::new(), "x".repeat(envelope_bytes));
+        for order in 1..=messages {
+            let message = Message::new(&mut scratch, (ExchangeId(1), "e"), "k", "id", &envelope, Timestamp(1));
+            assert!(queue.push(Position(order), message.with_origin(Position(order), 1), Timestamp(1)));
+        }
+        let mut waiting = VecDeque::new();
+        outbox.swap(&mut waiting);
+        let offers = waiting.into_iter().map(|waiting| match waiting {
+            Waiting::Offer(offer) => offer,
+            Waiting::Cancelled(queue) => panic!("{} was not deleted", queue.name()),
+        });
+        offers.map(|offer| matches!(offer.body, Body::Resident(_))).collect()
+    }
+
+    #[test]
+    fn an_outbox_nobody_empties_keeps_few_bodies() {
+        let bodies = bodies(10, limits::OUTBOX_BYTES_MAX as usize / 4, Budget::new(0));
+        assert_eq!(bodies, [[true; 3].as_slice(), &[false; 7]].concat(), "3 and their names");
+    }
+
+    #[test]
+    fn a_body_longer_than_that_is_not_read_back_if_it_is_the_first() {
+        assert_eq!(bodies(2, 2 * limits::OUTBOX_BYTES_MAX as usize, Budget::new(0)), [true, false]);
+    }
+
+    #[test]
+    fn where_nothing_can_be_read_back_everything_waits_in_memory() {
+        assert_eq!(bodies(3, limits::OUTBOX_BYTES_MAX as usize, Budget::unlimited()), [true; 3]);
+    }
+}

@@ -21,7 +21,7 @@ use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::{ConnectionId, Message, QueueSettings, Timestamp};
 
-pub(crate) use held::{Body, Held, Seen, Sighting, Size, Stored, Tried, copies_log2};
+pub(crate) use held::{Body, Seen, Sighting, Size, Stored, Tried, copies_log2};
 pub(crate) use lease::{GiveBack, LeaseRef, NoLease, Paid};
 pub(crate) use state::Counts;
 
@@ -176,18 +176,14 @@ impl Queue {
         })
     }
 
-    /// A message found in the log when it is read again: see `QueueState::recover`. Its room is taken. False when the
-    /// queue was deleted.
-    pub(crate) fn recover(&self, order: Position, at: Stored, origin: Position, attempts: u32) -> bool {
-        let mut inner = self.lock();
-        if inner.deleted {
-            return false;
-        }
-        if inner.state.location(order).is_none() {
+    /// A message found in the log when it is read again: see `QueueState::recover`. Its room is taken. Returns where the
+    /// record is that this one replaces.
+    pub(crate) fn recover(&self, order: Position, at: Stored, origin: Position, attempts: u32) -> Option<Stored> {
+        let replaced = self.lock().state.recover(order, at, origin, attempts);
+        if replaced.is_none() {
             self.reserve_unchecked(at.text_bytes());
         }
-        inner.state.recover(order, at, origin, attempts);
-        true
+        replaced
     }
 
     /// The log has been read.
@@ -326,11 +322,11 @@ impl Queue {
         }
     }
 
-    /// A committed record removes a message.
-    pub(crate) fn retire(self: &Arc<Queue>, order: Position, now: Timestamp) -> Option<Held> {
-        let held = self.with(now, |inner| inner.state.retire(order))?;
-        self.unreserve(held.at.text_bytes());
-        Some(held)
+    /// A committed record removes a message. Returns where the message's own record is.
+    pub(crate) fn retire(self: &Arc<Queue>, order: Position, now: Timestamp) -> Option<Stored> {
+        let at = self.with(now, |inner| inner.state.retire(order))?;
+        self.unreserve(at.text_bytes());
+        Some(at)
     }
 
     /// The record that was to remove a message failed.

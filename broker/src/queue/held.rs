@@ -26,17 +26,6 @@ pub(crate) enum Body {
     Stored(Stored),
 }
 
-/// A message that has left its queue.
-#[derive(Clone, Debug)]
-pub(crate) struct Held {
-    pub(crate) at: Stored,
-    /// Always there if the log cannot read bodies back.
-    pub(crate) message: Option<Message>,
-    /// Attempts used up.
-    pub(crate) attempts: u32,
-    pub(crate) delivered: Option<Timestamp>,
-}
-
 /// A message that was delivered at least once, or that is about to be. Laid out to be small: a lease and its key are moved
 /// about without a call as long as they have at most 128 bytes.
 #[derive(Clone, Debug)]
@@ -154,12 +143,6 @@ impl Kept {
         let body = self.message.clone().map_or(Body::Stored(self.at()), Body::Resident);
         let attempts = self.attempts + u32::from(delivered);
         Sighting { order, body, leased, attempts, delivered: self.delivered() }
-    }
-}
-
-impl From<Kept> for Held {
-    fn from(kept: Kept) -> Held {
-        Held { at: kept.at(), attempts: kept.attempts, delivered: kept.delivered(), message: kept.message }
     }
 }
 

@@ -7,10 +7,13 @@ use super::state::QueueState;
 
 impl QueueState {
     /// A message found in the log, first published at `origin`. Records written anew come after younger ones, and after
-    /// the record they replace, if that is still there.
-    pub(crate) fn recover(&mut self, order: Position, at: Stored, origin: Position, attempts: u32) {
-        if self.relocate(order, at).is_some() {
-            return self.set_attempts(order, attempts);
+    /// the record they replace if that is still there: it is returned.
+    pub(crate) fn recover(&mut self, order: Position, at: Stored, origin: Position, attempts: u32) -> Option<Stored> {
+        // A record is read once: one that is where the message came can replace none.
+        let replaced = if at.location == order { None } else { self.relocate(order, at) };
+        if replaced.is_some() {
+            self.set_attempts(order, attempts);
+            return replaced;
         }
         if origin != order {
             self.moved.insert((origin, order));
@@ -22,6 +25,7 @@ impl QueueState {
             held.attempts = attempts;
             self.returned.insert(order, held);
         }
+        None
     }
 
     /// The message has used up at least so many attempts. Nothing happens to one that is delivered or not there.

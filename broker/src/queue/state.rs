@@ -5,7 +5,7 @@ use ciphermq_journal::Position;
 use hashbrown::HashMap;
 
 use super::consumers::Consumers;
-use super::held::{Body, Held, Kept, Seen, Sighting, Stored, Tried};
+use super::held::{Body, Kept, Seen, Sighting, Stored, Tried};
 use super::holders::Holders;
 use super::lane::Lane;
 use super::lease::{Assigned, Delayed, GiveBack, HandOver, LeaseRef, Leased, Leaving, NoLease, Paid};
@@ -186,11 +186,11 @@ impl QueueState {
         self.leased.get(&which.order).is_some_and(|leased| leased.is(connection, which))
     }
 
-    /// A record removed this message: forget it, wherever it is. Its attempts count the delivery that ends with it.
-    pub(crate) fn retire(&mut self, order: Position) -> Option<Held> {
+    /// A record removed this message: forget it, wherever it is. Returns where its own record is.
+    pub(crate) fn retire(&mut self, order: Position) -> Option<Stored> {
         let held = self.take(order)?;
         self.forget_moved(order, held.message.as_ref());
-        Some(held.into())
+        Some(held.at())
     }
 
     /// The record that was to remove this message failed: it is ready again.
@@ -385,13 +385,11 @@ impl QueueState {
     }
 
     fn take(&mut self, order: Position) -> Option<Kept> {
-        if let Some(Leaving { mut held, delivered }) = self.leaving.remove(&order) {
-            held.attempts += u32::from(delivered);
-            return Some(held);
+        if let Some(leaving) = self.leaving.remove(&order) {
+            return Some(leaving.held);
         }
-        if let Some(mut leased) = self.remove_leased(order) {
+        if let Some(leased) = self.remove_leased(order) {
             self.timers.remove(&(leased.deadline, order));
-            leased.held.attempts += 1;
             return Some(leased.held);
         }
         self.take_waiting(order)

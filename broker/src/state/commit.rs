@@ -14,7 +14,7 @@ use crate::event::{Change, Event, Record, Settled};
 use crate::exchange::Route;
 use crate::history::Acknowledged;
 use crate::model::{ExchangeId, QueueId};
-use crate::queue::{Held, Queue};
+use crate::queue::{Queue, Stored};
 use crate::{Message, Timestamp};
 
 /// The journal's way into the state. Whatever depends on more than the log is decided in `admit`: replay repeats what was
@@ -241,11 +241,11 @@ impl State {
         order: Position,
         now: Timestamp,
         space: &mut Space,
-    ) -> Option<Held> {
-        let held = queue.retire(order, now)?;
-        self.count_removed(1, held.at.text_bytes());
-        space.release(held.at.location, held.at.share());
-        Some(held)
+    ) -> Option<Stored> {
+        let at = queue.retire(order, now)?;
+        self.count_removed(1, at.text_bytes());
+        space.release(at.location, at.share());
+        Some(at)
     }
 
     /// `status` shows for some time what was acknowledged.

@@ -78,13 +78,10 @@ impl State {
     /// A message is in this queue, or its record was written anew. A queue that is not there any more has none.
     fn found(&self, queue: QueueId, found: &Found, attempts: u32, space: &mut Space) {
         let Some(queue) = self.registry.queue_by_id(queue) else { return };
-        let before = queue.location(found.order);
-        if !queue.recover(found.order, found.at, found.origin, attempts) {
-            return;
-        }
+        let replaced = queue.recover(found.order, found.at, found.origin, attempts);
         space.retain(found.at.location, found.at.share());
-        match before {
-            Some(before) => space.release(before.location, before.share()),
+        match replaced {
+            Some(replaced) => space.release(replaced.location, replaced.share()),
             None => self.count_stored(1, found.at.text_bytes()),
         }
     }

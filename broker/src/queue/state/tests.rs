@@ -137,7 +137,7 @@ fn what_comes_back_is_read_back() {
     assert_eq!(drain(&mut state), [(1, false, 2), (2, false, 2), (3, false, 2), (4, false, 1)]);
     let later: Vec<_> = (1..=4).map(|order| tried(order, if order < 4 { 2 } else { 1 })).collect();
     assert_eq!(state.handle_timeout(NOW.plus_ms(10)), later);
-    assert_eq!(state.retire(Position(4)).map(|held| (held.at, held.attempts)), Some((at(4), 1)));
+    assert_eq!(state.retire(Position(4)), Some(at(4)));
 }
 
 #[test]
@@ -205,9 +205,10 @@ fn records_are_found_in_any_order_and_delivered_in_theirs() {
     for (order, location, attempts) in
         [(8, 8, 0), (9, 9, 0), (5, 10, 0), (2, 11, 0), (4, 12, 3), (5, 13, 1), (3, 14, 0)]
     {
-        state.recover(Position(order), at(location), Position(order), attempts);
+        let replaced = state.recover(Position(order), at(location), Position(order), attempts);
+        assert_eq!(replaced, (location == 13).then_some(at(10)));
     }
-    state.recover(Position(8), at(15), Position(8), 0);
+    assert_eq!(state.recover(Position(8), at(15), Position(8), 0), Some(at(8)));
     state.set_attempts(Position(9), 1);
     state.set_attempts(Position(9), 0);
     state.set_attempts(Position(77), 1);
@@ -235,7 +236,7 @@ fn a_record_written_anew_is_known_wherever_its_message_is() {
     }
     assert_eq!(state.relocate(Position(8), at(108)), None);
     assert_eq!(state.budget.bytes(), 0);
-    assert_eq!(state.retire(Position(2)).unwrap().at, at(102));
+    assert_eq!(state.retire(Position(2)), Some(at(102)));
     state.handle_timeout(NOW.plus_ms(1));
     let expected = [(1, 2), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1)];
     assert_eq!(drain(&mut state), expected.map(|(order, attempt)| (order, false, attempt)));
@@ -277,7 +278,9 @@ fn what_is_condemned_cannot_be_leased_and_what_is_leased_stays() {
 #[test]
 fn a_purge_found_in_the_log_spares_what_it_spared() {
     let mut state = empty(room_for(0));
-    (1..=6).for_each(|order| state.recover(Position(order), at(order), Position(order), u32::from(order % 3 == 0)));
+    for order in 1..=6 {
+        assert!(state.recover(Position(order), at(order), Position(order), u32::from(order % 3 == 0)).is_none());
+    }
     let mut released = Vec::new();
     let budget = Arc::clone(&state.budget);
     let taken = state.take_except(&[Position(2), Position(3), Position(9)]).unwrap();
@@ -291,7 +294,7 @@ fn a_purge_found_in_the_log_spares_what_it_spared() {
 fn dead_letters_are_found_by_where_they_were_published_until_they_leave() {
     let mut state = empty(room_for(0));
     for order in 1_000..3_000 {
-        state.recover(Position(order), at(order), Position(order / 2), 0);
+        assert!(state.recover(Position(order), at(order), Position(order / 2), 0).is_none());
     }
     let found: Vec<_> = state.find(Position(700)).into_iter().map(|sighting| sighting.order.0).collect();
     assert_eq!(found, [1_400, 1_401]);
