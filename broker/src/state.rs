@@ -148,3 +148,6 @@ impl State {
 fn in_store(messages: u64, text_bytes: u64) -> u64 {
     text_bytes.saturating_add(messages.saturating_mul(limits::MESSAGE_OVERHEAD_BYTES))
 }
+
+#[cfg(test)]
+mod tests;
