@@ -67,6 +67,9 @@ pub enum Error {
     /// A named bound is reached.
     #[error("{0}")]
     Limit(&'static str),
+    /// The disk failed to read a message back.
+    #[error("message '{0}' cannot be read back now and is in its queue again")]
+    Unreadable(String),
     /// The journal failed.
     #[error(transparent)]
     Storage(#[from] ciphermq_journal::Unavailable),

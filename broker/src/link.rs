@@ -1,5 +1,7 @@
 mod leases;
 mod looks;
+mod publish;
+mod settle;
 mod topology;
 
 use std::collections::VecDeque;
@@ -10,15 +12,16 @@ use ciphermq_journal::{Doorbell, Receipt, Unavailable};
 use hashbrown::HashMap;
 
 use crate::connection::Connection;
-use crate::event::{Event, Record, Settled};
-use crate::exchange::Route;
+use crate::event::{Event, Record};
 use crate::loader::{Loader, Unloadable};
 use crate::outbox::{Delivery, Notice, Offer, Waiting};
-use crate::queue::{GiveBack, LeaseRef, NoLease, Queue, Sighting};
+use crate::queue::{GiveBack, LeaseRef, Queue};
 use crate::shared::Shared;
-use crate::{ConnectionId, Error, Message, Reason, SessionId, Timestamp, limits};
+use crate::{ConnectionId, Error, SessionId, Timestamp, limits};
 
 use leases::{Lease, Leases};
+pub use publish::Publish;
+pub use settle::Settle;
 pub use topology::Returned;
 
 /// One connection's way into the broker: what a front-end calls.
@@ -41,40 +44,6 @@ pub struct Link {
     loader: Loader,
     /// The time of the last call: ending a connection happens "now" as well.
     now: Timestamp,
-}
-
-/// A message to publish. Names and ids have at most 255 bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Publish<'a> {
-    /// Exchange to publish to.
-    pub exchange: &'a str,
-    /// Routing key.
-    pub key: &'a str,
-    /// The message id.
-    pub id: &'a str,
-    /// The text to deliver, byte for byte.
-    pub envelope: &'a str,
-}
-
-/// How to end or extend a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settle {
-    /// The message is done with.
-    Ack,
-    /// Back into the queue, after a delay, having used up an attempt.
-    Nack {
-        /// Milliseconds until it is ready; 0 is now.
-        delay_ms: u64,
-    },
-    /// Back into the queue now, having used up none.
-    Release,
-    /// To the dead-letter queue.
-    Reject(Reason),
-    /// The lease starts anew.
-    Touch {
-        /// Its length in milliseconds; the queue's own if not given.
-        lease_ms: Option<u64>,
-    },
 }
 
 impl Link {
@@ -113,140 +82,6 @@ impl Link {
     /// Another connection took this one's session: close it.
     pub fn is_taken_over(&self) -> bool {
         self.connection.is_taken_over()
-    }
-
-    /// Collects a publish for the journal.
-    ///
-    /// # Errors
-    /// `NoExchange`, `NoRoute`, `QueueFull`, `StoreFull`, `DiskFull`.
-    pub fn publish(&mut self, publish: Publish<'_>, now: Timestamp) -> Result<(), Error> {
-        self.now = now;
-        let result = self.collect(publish, now);
-        if result.is_err() {
-            self.shared.state.stats.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        result
-    }
-
-    /// Collects several publishes: all or, on an error, none; also a crash keeps all or none.
-    ///
-    /// # Errors
-    /// As [`Link::publish`]; `Limit` if they are too many bytes for that.
-    pub fn publish_batch<'a>(
-        &mut self,
-        batch: impl IntoIterator<Item = Publish<'a>>,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let before = self.records.len();
-        let mut bytes = 0;
-        let result = batch.into_iter().try_for_each(|publish| {
-            self.publish(publish, now)?;
-            bytes += self.records.last().map_or(0, Record::room);
-            if bytes > limits::BATCH_BYTES_MAX { Err(Error::Limit("256 MiB in a batch")) } else { Ok(()) }
-        });
-        if result.is_err() {
-            self.records.drain(before..).for_each(|record| self.shared.give_back(record));
-        }
-        if let Some((_, all_but_last)) = self.records.get_mut(before..).and_then(<[_]>::split_last_mut) {
-            all_but_last.iter_mut().for_each(|record| record.continues = true);
-        }
-        result
-    }
-
-    fn collect(&mut self, publish: Publish<'_>, now: Timestamp) -> Result<(), Error> {
-        check_length(publish.id)?;
-        let state = &self.shared.state;
-        let route: Arc<Route> = state.route(publish.exchange, publish.key)?;
-        let exchange = (route.exchange, publish.exchange);
-        let message = Message::new(&mut self.scratch, exchange, publish.key, publish.id, publish.envelope, now);
-        let hash = state.hash(publish.id);
-        let exchange = route.exchange;
-        let record = match self.with_room(Record::new(now, Event::Publish { message, hash, route })) {
-            Ok(record) => record,
-            // A publisher whose ACK was lost must not be told that its stored message was refused.
-            Err(_) if state.is_known(hash, exchange) => Record::new(now, Event::Duplicate),
-            Err(full) => return Err(full),
-        };
-        self.records.push(record);
-        Ok(())
-    }
-
-    /// Takes the room a publish needs, in its queues and in the log.
-    fn with_room(&self, record: Record) -> Result<Record, Error> {
-        let state = &self.shared.state;
-        let Event::Publish { message, route, .. } = &record.event else { return Ok(record) };
-        state.reserve(route, message.bytes())?;
-        if state.is_logged() && self.shared.journal.reserve(record.room()).is_err() {
-            state.unreserve(route, message.bytes());
-            return Err(Error::DiskFull);
-        }
-        Ok(record)
-    }
-
-    /// Ends or extends a lease of this connection. `queue` chooses when the id is leased from several; the lease made
-    /// first is meant otherwise. Ack and reject are collected for the journal.
-    ///
-    /// # Errors
-    /// `NotLeased`; `NotAllowed` for a reject in a dead-letter queue.
-    pub fn settle(&mut self, id: &str, queue: Option<&str>, how: Settle, now: Timestamp) -> Result<(), Error> {
-        self.now = now;
-        let not_leased = || Error::NotLeased(id.to_owned());
-        let hash = self.shared.state.hash(id);
-        // The table also has leases that ended without this connection's doing; the first good one is meant.
-        loop {
-            let lease = self.leases.find(hash, queue).ok_or_else(not_leased)?.clone();
-            let is_held = || lease.queue.holds(self.connection.id(), lease.which);
-            if matches!(how, Settle::Reject(_)) && lease.queue.settings().dead_letter.is_none() && is_held() {
-                return Err(Error::NotAllowed("a dead-letter queue is left only by ack or purge"));
-            }
-            let ended = self.end_lease(&lease, how, now);
-            if ended.is_err() || !matches!(how, Settle::Touch { .. }) {
-                self.leases.remove(&lease);
-            }
-            if ended.is_ok() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Ends or extends a lease, and collects the record if it takes one.
-    fn end_lease(&mut self, lease: &Lease, how: Settle, now: Timestamp) -> Result<(), NoLease> {
-        let (connection, queue, which) = (self.connection.id(), &lease.queue, lease.which);
-        let (loader, records) = (&mut self.loader, &mut self.records);
-        let tried = match how {
-            Settle::Touch { lease_ms } => return queue.touch(connection, which, lease_ms, now),
-            Settle::Nack { delay_ms } => queue.give_back(connection, which, GiveBack::Nack { delay_ms }, now)?,
-            Settle::Release => queue.give_back(connection, which, GiveBack::Release, now)?,
-            Settle::Ack => {
-                let seen = lease.settled(queue.settle(connection, which, now)?);
-                let (queue, order) = (Arc::clone(queue), which.order);
-                records.push(Record::new(now, Event::Settle { queue, order, seen, loose: false }));
-                None
-            }
-            Settle::Reject(reason) => {
-                queue.settle(connection, which, now)?;
-                self.shared.collect_move(queue, which.order, reason, loader, now, records);
-                None
-            }
-        };
-        if let Some(tried) = tried {
-            self.shared.collect_tried(queue, tried, loader, now, records);
-        }
-        Ok(())
-    }
-
-    /// The original's `ack`: the lease this connection holds on the id, or else every copy there is of it.
-    pub fn ack_anywhere(&mut self, id: &str, now: Timestamp) {
-        if self.settle(id, None, Settle::Ack, now).is_ok() {
-            return;
-        }
-        let hash = self.shared.state.hash(id);
-        for (queue, sighting, message) in self.shared.state.sightings(id, &mut self.loader) {
-            let (exchange, published) = (message.exchange_id(), message.published());
-            let Sighting { order, delivered, attempts, .. } = sighting;
-            let seen = Settled { hash, exchange, published, delivered, attempts };
-            self.records.push(Record::new(now, Event::Settle { queue, order, seen, loose: true }));
-        }
     }
 
     /// Hands what was collected to the journal. `None` when nothing was.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ciphermq_journal::{Doorbell, Journal, Position};
+use ciphermq_journal::{Doorbell, Entry, Journal, Position};
 
 use crate::event::{Event, Record, Topology};
 use crate::loader::{Loader, Unloadable};
@@ -20,6 +20,13 @@ pub(crate) struct Shared {
     own_bell: Arc<Doorbell>,
 }
 
+/// The disk failed to read a message back; it is back in its queue after a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+/// Bytes of the broker's own records collected before they are submitted: those of a moment when very many messages wear out.
+const OWN_RECORDS_BYTES_MAX: usize = 1 << 20;
+
 impl Shared {
     pub(crate) fn new(state: Arc<State>, journal: Journal<Record>) -> Shared {
         Shared { state, journal, sessions: Sessions::default(), own_bell: Arc::new(Doorbell::new()) }
@@ -33,9 +40,15 @@ impl Shared {
     /// Journals what became of messages that have used up an attempt. Nobody waits for it: a journal that refuses it loses
     /// no message, they become ready again.
     pub(crate) fn record_tried(&self, now: Timestamp, tried: impl IntoIterator<Item = (Arc<Queue>, Tried)>) {
-        let (mut loader, mut records) = (self.loader(), Vec::new());
+        let (mut loader, mut records, mut bytes) = (self.loader(), Vec::new(), 0);
         for (queue, tried) in tried {
+            let before = records.len();
             self.collect_tried(&queue, tried, &mut loader, now, &mut records);
+            bytes += records[before..].iter().map(Record::encoded_len).sum::<usize>();
+            if bytes > OWN_RECORDS_BYTES_MAX {
+                self.record(std::mem::take(&mut records));
+                bytes = 0;
+            }
         }
         self.record(records);
     }
@@ -64,7 +77,8 @@ impl Shared {
     ) {
         let Tried { order, attempts, worn_out } = tried;
         if worn_out {
-            self.collect_move(queue, order, Reason::Attempts, loader, now, out);
+            // One that cannot be read now is tried again.
+            let _ = self.collect_move(queue, order, Reason::Attempts, loader, now, out);
         } else if self.state.is_logged() {
             let queue = Arc::clone(queue);
             out.push(Record::new(now, Event::Attempts { queue, order, attempts }));
@@ -72,6 +86,9 @@ impl Shared {
     }
 
     /// The records that take a message to the dead-letter queue. It is `leaving`: nobody else removes it.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when it stays for now.
     pub(crate) fn collect_move(
         &self,
         queue: &Arc<Queue>,
@@ -80,15 +97,19 @@ impl Shared {
         loader: &mut Loader,
         now: Timestamp,
         out: &mut Vec<Record>,
-    ) {
-        let Some((to, body)) = queue.settings().dead_letter.clone().zip(queue.body(order)) else { return };
+    ) -> Result<(), Unreadable> {
+        let Some((to, body)) = queue.settings().dead_letter.clone().zip(queue.body(order)) else { return Ok(()) };
         let dead = match loader.load(queue, order, body) {
             Ok(message) => message.dead(queue.name(), reason),
-            Err(Unloadable::Gone) => return,
-            Err(Unloadable::Unreadable) => return queue.defer(order, now),
+            Err(Unloadable::Gone) => return Ok(()),
+            Err(Unloadable::Unreadable) => {
+                queue.defer(order, now);
+                return Err(Unreadable);
+            }
             Err(Unloadable::Damaged) => {
                 self.state.stats.damaged.fetch_add(1, Ordering::Relaxed);
-                return out.push(Record::new(now, Event::Discard { queue: Arc::clone(queue), order }));
+                out.push(Record::new(now, Event::Discard { queue: Arc::clone(queue), order }));
+                return Ok(());
             }
         };
         let is_asked_for = |record: &Record| matches!(&record.event, Event::Move { to: before, .. } if *before == to);
@@ -96,6 +117,7 @@ impl Shared {
             out.push(Record::new(now, self.declare_dead_letters(&to)));
         }
         out.push(Record::new(now, Event::Move { queue: Arc::clone(queue), order, to, target: None, dead }));
+        Ok(())
     }
 
     /// A dead-letter queue is made on first need.

@@ -54,7 +54,9 @@ impl Recorder {
         self.log.lock().unwrap().segments.push_back(Vec::new());
         let mut checkpoint = Vec::new();
         self.committer.checkpoint(&mut checkpoint);
-        checkpoint.iter().for_each(|record| drop(self.write(record)));
+        for record in &checkpoint {
+            self.write(record);
+        }
     }
 
     fn turn_if_full(&mut self) {
@@ -251,7 +253,7 @@ impl World {
 fn reading_a_log_makes_the_state_it_was_written_by() {
     let seed = std::env::var("CIPHERMQ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
     println!("seed {seed}: replay with CIPHERMQ_SEED={seed}");
-    for round in 0..3 {
+    for round in 0..2 {
         run(seed + round);
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn code(error: &Error) -> Code {
         Error::NotEmpty { .. } => Code::NotEmpty,
         Error::NotAllowed(_) => Code::NotAllowed,
         Error::Limit(_) => Code::Limit,
-        Error::Storage(_) => Code::Storage,
+        Error::Unreadable(_) | Error::Storage(_) => Code::Storage,
     }
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn legacy(error: &Error) -> LegacyError<'_> {
         Error::QueueFull(queue) => LegacyError::QueueFull(queue),
         Error::StoreFull => LegacyError::StoreFull,
         Error::DiskFull => LegacyError::DiskFull,
-        Error::Storage(_) => LegacyError::StorageFailure,
+        Error::Unreadable(_) | Error::Storage(_) => LegacyError::StorageFailure,
         Error::Limit(what) | Error::NotAllowed(what) => LegacyError::LimitReached(what),
         // Modern commands only; a legacy command that met one would be a bug, and this still one true line.
         Error::NoQueue(name)
