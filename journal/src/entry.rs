@@ -21,6 +21,17 @@ pub enum Durability {
     Synced,
 }
 
+impl Durability {
+    /// The stricter of the two.
+    #[must_use]
+    pub fn strictest(self, other: Durability) -> Durability {
+        match (self, other) {
+            (Durability::Within(a), Durability::Within(b)) => Durability::Within(a.min(b)),
+            (a, b) => a.max(b),
+        }
+    }
+}
+
 /// What a log on disk must know of its entries.
 pub trait Entry: Send {
     /// Exactly how many bytes [`Entry::encode`] appends.

@@ -1,17 +1,20 @@
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crate::{
-    Commit, Disk, Doorbell, Entry, JournalOptions, OpenError, Owner, Position, Reader, Report, Scanned, Space,
-};
+use crate::front::Front;
+use crate::log::{Log, lock};
+use crate::memory::MemoryWriter;
+use crate::writer::{Next, Writer};
+use crate::{Commit, Doorbell, Entry, Owner, Position, Reader};
 
 /// Says when the entries of one [`Journal::submit`] have been committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "nothing may be answered before the receipt is complete"]
 pub struct Receipt {
-    last: Position,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
 }
 
 /// Whether the journal still accepts entries.
@@ -26,7 +29,7 @@ pub enum Health {
     Poisoned,
 }
 
-/// The journal is poisoned; the entries were given back.
+/// The entries were not written and never will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the journal failed earlier and accepts nothing until the broker is restarted")]
 pub struct Unavailable;
@@ -35,21 +38,6 @@ pub struct Unavailable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the disk is full")]
 pub struct NoRoom;
-
-/// A log of `E`. Cheap to clone; all clones are the same log.
-pub struct Journal<E> {
-    shared: Arc<Shared<E>>,
-}
-
-struct Shared<E> {
-    inbox: Mutex<Inbox<E>>,
-    writer: Mutex<Writer<E>>,
-    /// Everything up to here is committed. Written by the writer only.
-    committed: AtomicU64,
-    /// The first position that failed; `u64::MAX` while healthy.
-    failed_from: AtomicU64,
-    pace: Pace,
-}
 
 /// How a simulated disk behaves, for tests of what stands on the journal.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,13 +63,13 @@ pub enum Pace {
 pub struct Figures {
     /// Bytes of all its files.
     pub disk_bytes: u64,
-    /// Bytes its owner retains; see [`Space`].
+    /// Bytes its owner retains; see [`Space`](crate::Space).
     pub live_bytes: u64,
-    /// Segments, the one being written included.
+    /// Segments that can be read, the one being written included.
     pub segments: u64,
     /// Files prepared for later segments.
     pub spares: u64,
-    /// Bytes that may be written before [`Journal::reserve`] refuses, as far as is known without asking the disk for more.
+    /// Bytes that can be written before the disk must give more.
     pub room_bytes: u64,
     /// Findings since the log was opened, those of the opening included.
     pub findings: u64,
@@ -91,137 +79,137 @@ pub struct Figures {
     pub syncs: u64,
 }
 
-impl<E: Entry + 'static> Journal<E> {
-    /// Opens the log on `disk`, gives its owner every record, and starts the threads that write.
-    ///
-    /// # Errors
-    /// As [`OpenError`] says; never because of damage.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        options: JournalOptions,
-        owner: impl Owner<E> + 'static,
-    ) -> Result<(Journal<E>, Report), OpenError> {
-        Journal::open_stepped(disk, options, owner)
-    }
+/// A log of `E`. Cheap to clone; all clones are the same log.
+pub struct Journal<E> {
+    shared: Arc<Shared<E>>,
+}
 
-    /// Like [`Journal::open`], without threads: [`Journal::write_waiting`] does all their work on the caller's thread, in the
-    /// same order each time.
-    ///
-    /// # Errors
-    /// As [`OpenError`] says; never because of damage.
-    pub fn open_stepped(
-        disk: Arc<dyn Disk>,
-        options: JournalOptions,
-        owner: impl Owner<E> + 'static,
-    ) -> Result<(Journal<E>, Report), OpenError> {
-        let _ = (disk, options, owner);
-        let source = std::io::ErrorKind::Unsupported.into();
-        Err(OpenError::Io { doing: "opening", name: "log".into(), source })
-    }
+struct Shared<E> {
+    front: Arc<Front<E>>,
+    back: Back<E>,
+}
 
-    /// Does what waits at the time `now` (any clock that does not go back): for a log opened with [`Journal::open_stepped`], with
-    /// whose entries [`Durability::Within`](crate::Durability::Within) counts.
-    pub fn write_waiting_at(&self, now: std::time::Duration) {
-        let _ = now;
-        self.write_waiting();
+enum Back<E> {
+    Memory(MemoryWriter<E>),
+    Disk(DiskLog<E>),
+}
+
+/// What stands behind the front of a log on disk.
+pub(crate) struct DiskLog<E> {
+    log: Arc<Log>,
+    inbox_bytes_max: u64,
+    measure: fn(&[E]) -> u64,
+    hands: Hands,
+}
+
+/// Who writes.
+enum Hands {
+    Thread(Mutex<Option<JoinHandle<()>>>),
+    Caller(Mutex<Box<dyn Step>>),
+}
+
+/// A writer that somebody else drives.
+trait Step: Send {
+    fn step_at(&mut self, now: Option<Duration>) -> Next;
+}
+
+impl<E: Entry, O: Owner<E>> Step for Writer<E, O> {
+    fn step_at(&mut self, now: Option<Duration>) -> Next {
+        let now = now.unwrap_or(self.now);
+        // Being told again is as good as time passing: the disk is asked once more.
+        self.limits.retry_at = self.limits.retry_at.min(now);
+        loop {
+            let next = self.step(now);
+            if next != Next::Again {
+                return next;
+            }
+        }
     }
 }
 
-/// Reads a log without changing anything: every good record and every finding, in log order.
-///
-/// # Errors
-/// As [`OpenError`] says; never because of damage.
-pub fn scan(disk: &dyn Disk, each: &mut dyn FnMut(Scanned<'_>)) -> Result<Report, OpenError> {
-    let _ = each;
-    let source = disk.list().err().unwrap_or_else(|| std::io::ErrorKind::Unsupported.into());
-    Err(OpenError::Io { doing: "reading", name: "log".into(), source })
+impl<E: Entry + 'static> DiskLog<E> {
+    pub(crate) fn on_thread(log: Arc<Log>, inbox_bytes_max: u64, thread: JoinHandle<()>) -> DiskLog<E> {
+        let hands = Hands::Thread(Mutex::new(Some(thread)));
+        DiskLog { log, inbox_bytes_max, measure, hands }
+    }
+
+    pub(crate) fn stepped<O: Owner<E> + 'static>(
+        log: Arc<Log>,
+        inbox_bytes_max: u64,
+        writer: Writer<E, O>,
+    ) -> DiskLog<E> {
+        DiskLog { log, inbox_bytes_max, measure, hands: Hands::Caller(Mutex::new(Box::new(writer))) }
+    }
 }
 
-/// What waits to be written, in log order.
-struct Inbox<E> {
-    last: Position,
-    entries: Vec<E>,
-    bells: Vec<Arc<Doorbell>>,
-}
-
-struct Writer<E> {
-    next: Position,
-    owner: Box<dyn Commit<E>>,
-    fail_at: Option<Position>,
-    space: Space,
-    /// Emptied vectors of the last batch, swapped with the inbox so that neither allocates again.
-    entries: Vec<E>,
-    bells: Vec<Arc<Doorbell>>,
+/// How many bytes these entries are.
+fn measure<E: Entry>(entries: &[E]) -> u64 {
+    entries.iter().map(|entry| entry.encoded_len() as u64).sum()
 }
 
 impl<E> Journal<E> {
     /// A journal without a disk.
-    ///
-    /// There is no writer thread: the first submitter to find the writer free writes for all who wait,
-    /// so a submission has often been committed by the time `submit` returns.
     pub fn memory(owner: impl Commit<E> + 'static) -> Journal<E> {
         Journal::simulated(owner, Simulation::default())
     }
 
     /// A journal without a disk that behaves as one with a slow or failing disk would.
     pub fn simulated(owner: impl Commit<E> + 'static, simulation: Simulation) -> Journal<E> {
-        let writer = Writer {
-            next: Position(1),
-            owner: Box::new(owner),
-            fail_at: simulation.fail_at,
-            space: Space::uncounted(),
-            entries: Vec::new(),
-            bells: Vec::new(),
-        };
-        Journal {
-            shared: Arc::new(Shared {
-                inbox: Mutex::new(Inbox { last: Position(0), entries: Vec::new(), bells: Vec::new() }),
-                writer: Mutex::new(writer),
-                committed: AtomicU64::new(0),
-                failed_from: AtomicU64::new(u64::MAX),
-                pace: simulation.pace,
-            }),
-        }
+        let back = Back::Memory(MemoryWriter::new(owner, simulation));
+        Journal { shared: Arc::new(Shared { front: Arc::new(Front::new()), back }) }
     }
 
-    /// Writes what waits, if the pace is [`Pace::WhenTold`].
+    pub(crate) fn on_disk(front: Arc<Front<E>>, log: DiskLog<E>) -> Journal<E> {
+        Journal { shared: Arc::new(Shared { front, back: Back::Disk(log) }) }
+    }
+
+    /// Does what waits, if nobody else does: the pace is [`Pace::WhenTold`], or the log was opened with
+    /// [`Journal::open_stepped`].
     pub fn write_waiting(&self) {
-        self.shared.lead();
+        self.shared.write(None);
+    }
+
+    /// Like [`Journal::write_waiting`], at the time `now` of any clock that does not go back: entries may be
+    /// [`Durability::Within`](crate::Durability::Within) some time.
+    pub fn write_waiting_at(&self, now: Duration) {
+        self.shared.write(Some(now));
     }
 
     /// Appends `entries`, emptying the vector, as one unit: no other submission comes between them.
     /// `bell` rings when the receipt is complete.
     ///
     /// # Errors
-    /// [`Unavailable`] after a failure; `entries` is left as it was.
+    /// [`Unavailable`] after a failure, after [`Journal::close`], or if the entries have more bytes than any log takes at
+    /// once (1 GiB); `entries` is left as it was.
     pub fn submit(&self, entries: &mut Vec<E>, bell: &Arc<Doorbell>) -> Result<Receipt, Unavailable> {
-        let receipt = {
-            let mut inbox = lock(&self.shared.inbox);
-            if self.health() == Health::Poisoned {
-                return Err(Unavailable);
+        let Shared { front, back } = &*self.shared;
+        match back {
+            Back::Memory(writer) => {
+                let receipt = front.submit(entries, 0, bell)?;
+                if writer.pace == Pace::AtOnce {
+                    writer.lead(front);
+                }
+                Ok(receipt)
             }
-            inbox.last.0 += entries.len() as u64;
-            inbox.entries.append(entries);
-            // Batches of one connection follow each other often; one ring serves them all.
-            if !inbox.bells.last().is_some_and(|last| Arc::ptr_eq(last, bell)) {
-                inbox.bells.push(Arc::clone(bell));
+            Back::Disk(disk) => {
+                let bytes = (disk.measure)(entries);
+                if bytes > crate::frame::PAYLOAD_BYTES_MAX {
+                    return Err(Unavailable);
+                }
+                front.submit(entries, bytes, bell)
             }
-            Receipt { last: inbox.last }
-        };
-        if self.shared.pace == Pace::AtOnce {
-            self.shared.lead();
         }
-        Ok(receipt)
     }
 
-    /// Takes room for an entry with this many bytes of payload, which may be refused when the disk is full. The entry says the same number
-    /// as [`Entry::reserved`], and the log gives it back. Entries that must always be possible reserve nothing.
+    /// Asks for room for an entry with this many bytes of payload, which may be refused when the disk is full. The entry says the same number
+    /// as [`Entry::reserved`]. Entries that must always be possible reserve nothing. In the rare case that the disk is found full between this and
+    /// the writing, the entry goes to [`Commit::refuse`] and its receipt fails, though the journal goes on.
     ///
     /// # Errors
     /// [`NoRoom`]; nothing is reserved then.
     pub fn reserve(&self, bytes: u64) -> Result<(), NoRoom> {
         let _ = bytes;
-        Ok(())
+        self.disk().map_or(Ok(()), |disk| disk.log.room.reserve())
     }
 
     /// Gives back what [`Journal::reserve`] took for an entry that is not submitted after all.
@@ -229,106 +217,91 @@ impl<E> Journal<E> {
         let _ = bytes;
     }
 
+    /// Whether more waits to be written than should. Then whoever submits stops taking in work until `bell` rings.
+    pub fn is_congested(&self, bell: &Arc<Doorbell>) -> bool {
+        self.disk().is_some_and(|disk| self.shared.front.is_congested(disk.inbox_bytes_max, bell))
+    }
+
     /// A reader of entries that were committed.
     pub fn reader(&self) -> Reader {
-        Reader::of_nothing()
+        self.disk().map_or_else(Reader::of_nothing, |disk| Reader::new(Arc::clone(&disk.log)))
     }
 
     /// Whether the entries behind `receipt` are committed: `None` not yet, `Some(Ok)` yes, `Some(Err)` never.
     pub fn outcome(&self, receipt: Receipt) -> Option<Result<(), Unavailable>> {
-        if receipt.last.0 <= self.shared.committed.load(Ordering::Acquire) {
-            return Some(Ok(()));
+        self.shared.front.outcome(receipt)
+    }
+
+    /// Whether entries are accepted.
+    pub fn health(&self) -> Health {
+        if self.shared.front.has_failed() {
+            return Health::Poisoned;
         }
-        (receipt.last.0 >= self.shared.failed_from.load(Ordering::Acquire)).then_some(Err(Unavailable))
+        match self.disk() {
+            Some(disk) if disk.log.room.is_full() => Health::Full,
+            _ => Health::Healthy,
+        }
     }
 
-    /// Whether more waits to be written than should. Then whoever submits stops taking in work until `bell` rings.
-    pub fn is_congested(&self, bell: &Arc<Doorbell>) -> bool {
-        let _ = bell;
-        false
-    }
-
-    /// Rings `bell` at every change of [`Journal::health`].
+    /// Rings `bell` at every change of [`Journal::health`], as long as the journal lives.
     pub fn watch(&self, bell: &Arc<Doorbell>) {
-        let _ = bell;
+        if let Some(disk) = self.disk() {
+            disk.log.watch(bell);
+        }
     }
 
     /// What failed and where, once it has.
     pub fn failure(&self) -> Option<String> {
-        None
+        self.disk()?.log.failure()
     }
 
     /// How the log stands, in numbers.
     pub fn figures(&self) -> Figures {
-        Figures::default()
+        self.disk().map_or_else(Figures::default, |disk| disk.log.figures())
     }
 
     /// Writes and syncs everything submitted, marks the log as closed in order and ends its threads. Nothing is accepted from now
     /// on. The drop of the last clone does the same.
-    pub fn close(&self) {}
+    pub fn close(&self) {
+        self.shared.close();
+    }
 
-    /// Whether entries are accepted.
-    pub fn health(&self) -> Health {
-        match self.shared.failed_from.load(Ordering::Acquire) {
-            u64::MAX => Health::Healthy,
-            _ => Health::Poisoned,
+    fn disk(&self) -> Option<&DiskLog<E>> {
+        match &self.shared.back {
+            Back::Memory(_) => None,
+            Back::Disk(disk) => Some(disk),
         }
     }
 }
 
 impl<E> Shared<E> {
-    /// Writes what waits, unless somebody else is writing: then they will write this too.
-    fn lead(&self) {
-        loop {
-            let mut writer = match self.writer.try_lock() {
-                Ok(writer) => writer,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return,
-            };
-            let written = self.step(&mut writer);
-            drop(writer);
-            // Whoever submitted after the step and before the unlock found the writer busy and left:
-            // only this look behind the unlock finds their entries.
-            if !written && lock(&self.inbox).entries.is_empty() {
-                return;
+    fn write(&self, now: Option<Duration>) {
+        match &self.back {
+            Back::Memory(writer) => writer.lead(&self.front),
+            Back::Disk(DiskLog { hands: Hands::Caller(writer), .. }) => {
+                lock(writer).step_at(now);
             }
+            Back::Disk(DiskLog { hands: Hands::Thread(_), .. }) => {}
         }
     }
 
-    /// Collect, write, commit, complete: one batch. False when nothing waited.
-    fn step(&self, writer: &mut Writer<E>) -> bool {
-        {
-            let mut inbox = lock(&self.inbox);
-            if inbox.entries.is_empty() {
-                return false;
-            }
-            std::mem::swap(&mut inbox.entries, &mut writer.entries);
-            std::mem::swap(&mut inbox.bells, &mut writer.bells);
-        }
-        let Writer { next, owner, fail_at, space, entries, bells } = writer;
-        for mut entry in entries.drain(..) {
-            let position = *next;
-            next.0 += 1;
-            if *fail_at == Some(position) {
-                self.failed_from.store(position.0, Ordering::Release);
-            }
-            if position.0 >= self.failed_from.load(Ordering::Relaxed) {
-                let _ = survived(|| owner.refuse(entry));
-            } else if survived(|| {
-                if owner.admit(position, &mut entry) {
-                    owner.commit(position, entry, space);
-                }
-            }) {
-                // Stored entry by entry: a receipt in the middle of a long batch may complete early.
-                self.committed.store(position.0, Ordering::Release);
-            } else {
-                self.failed_from.store(position.0, Ordering::Release);
+    fn close(&self) {
+        self.front.close();
+        self.write(None);
+        if let Back::Disk(DiskLog { hands: Hands::Thread(thread), .. }) = &self.back {
+            let thread = lock(thread).take();
+            // An owner that holds a clone of its own log may drop the last one on the writer's thread, which cannot wait for itself.
+            if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
+                // A panic outside a step would be our bug; the panic hook has reported it.
+                let _ = thread.join();
             }
         }
-        for bell in bells.drain(..) {
-            bell.ring();
-        }
-        true
+    }
+}
+
+impl<E> Drop for Shared<E> {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -340,27 +313,17 @@ impl<E> Clone for Journal<E> {
 
 impl<E> fmt::Debug for Journal<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal").field("committed", &self.shared.committed).field("health", &self.health()).finish()
+        let committed = self.shared.front.committed();
+        f.debug_struct("Journal").field("committed", &committed).field("health", &self.health()).finish()
     }
-}
-
-/// False when `work` panicked; the panic hook has reported it.
-///
-/// Whoever submitted must hear that an entry failed, and later entries must not be committed behind one that was
-/// half done. The owner's state is not looked at again but by `refuse`: that is what being poisoned means.
-fn survived(work: impl FnOnce()) -> bool {
-    catch_unwind(AssertUnwindSafe(work)).is_ok()
-}
-
-/// A panic while the lock was held left plain vectors behind, never a half-written value: go on with them.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::thread;
+
+    use crate::Space;
 
     #[derive(Default)]
     struct Seen {

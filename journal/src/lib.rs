@@ -10,16 +10,34 @@
 //!
 //! What is not here: queues, messages, names. The log knows its entries only as `E`.
 //!
-//! This version keeps the log in memory ([`Journal::memory`]): "durable" means "until the process ends".
+//! [`Journal::open`] keeps the log on disk, [`Journal::memory`] in memory, where "durable" means "until the process ends".
+//! docs/journal-format.md has the bytes, and why recovery is right.
 
+mod append;
 mod disk;
 mod doorbell;
 mod entry;
+mod frame;
+mod frames;
+mod front;
+mod header;
+mod jobs;
 mod journal;
+mod judge;
+mod load;
+mod log;
+mod memory;
+mod open;
 mod options;
 mod reader;
+mod recovery;
 mod report;
+mod retention;
+mod room;
+mod segment;
 mod space;
+mod turn;
+mod writer;
 
 /// The version of the format on disk that this version writes, and the newest it reads. A change of the format that this version
 /// could not read raises it; a version reads all formats up to its own, and refuses newer ones. Flags of records that it does
@@ -31,7 +49,8 @@ pub use disk::{Call, CallKind, Crash, MemoryDisk, Stop, Times, Unsynced};
 pub use disk::{Disk, DiskFile, FileDisk};
 pub use doorbell::Doorbell;
 pub use entry::{Commit, Durability, Entry, Owner, Position, Undecodable};
-pub use journal::{Figures, Health, Journal, NoRoom, Pace, Receipt, Simulation, Unavailable, scan};
+pub use journal::{Figures, Health, Journal, NoRoom, Pace, Receipt, Simulation, Unavailable};
+pub use open::scan;
 pub use options::JournalOptions;
 pub use reader::{ReadError, Reader};
 pub use report::{Finding, FindingKind, OpenError, RecordKind, Report, Scanned};

@@ -1,9 +1,36 @@
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
 use crate::Position;
+use crate::frame::{BLOCK, Checks, FRAME_HEADER, FrameHeader, VITAL, frame_len};
+use crate::log::Log;
+use crate::segment::Segment;
+
+/// How much is read at a time, if entries are read in the order of the log.
+const CHUNK_BYTES_MAX: usize = 256 << 10;
+/// How much is read at a time, if they are not.
+const CHUNK_BYTES_MIN: usize = 16 << 10;
 
 /// Reads entries back. Each reader keeps one stretch of the log, so that reading in the order of the log costs one read of the
 /// disk for many entries. For one thread.
-#[derive(Debug, Default)]
-pub struct Reader {}
+#[derive(Default)]
+pub struct Reader {
+    log: Option<Arc<Log>>,
+    chunk: Chunk,
+    /// How much the next read of the disk takes.
+    ahead: usize,
+    /// How often the disk was read.
+    reads: u64,
+}
+
+/// A stretch of one segment. It holds on to no file: a segment can be dropped while a reader rests.
+#[derive(Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    start: u64,
+    checks: Option<Checks>,
+}
 
 /// Why an entry could not be read back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,13 +44,17 @@ pub enum ReadError {
     Damaged(Position),
     /// The disk failed.
     #[error("the entry at {0:?} could not be read: {1}")]
-    Io(Position, std::io::ErrorKind),
+    Io(Position, io::ErrorKind),
 }
 
 impl Reader {
     /// A reader of a log that keeps nothing.
     pub fn of_nothing() -> Reader {
-        Reader {}
+        Reader::default()
+    }
+
+    pub(crate) fn new(log: Arc<Log>) -> Reader {
+        Reader { log: Some(log), ..Reader::default() }
     }
 
     /// The payload of the entry at `position`, checked against its checksums.
@@ -31,6 +62,92 @@ impl Reader {
     /// # Errors
     /// As [`ReadError`] says.
     pub fn read(&mut self, position: Position) -> Result<&[u8], ReadError> {
-        Err(ReadError::Gone(position))
+        let payload = match self.chunk.payload(position) {
+            Some(payload) => payload,
+            None => self.fetch(position)?,
+        };
+        Ok(&self.chunk.bytes[payload])
+    }
+
+    /// How often this reader has read the disk.
+    pub fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    /// Frees the memory it keeps.
+    pub fn rest(&mut self) {
+        self.chunk = Chunk::default();
+        self.ahead = CHUNK_BYTES_MIN;
+    }
+
+    /// Reads the entry from the disk, and what follows it.
+    fn fetch(&mut self, position: Position) -> Result<std::ops::Range<usize>, ReadError> {
+        let segment = self.log.as_ref().and_then(|log| log.segments.at(position)).ok_or(ReadError::Gone(position))?;
+        let offset = position.0 - segment.base();
+        let follows = self.chunk.is_of(segment.checks)
+            && (self.chunk.start..=self.chunk.end() + CHUNK_BYTES_MIN as u64).contains(&offset);
+        self.ahead = if follows { (self.ahead * 2).min(CHUNK_BYTES_MAX) } else { CHUNK_BYTES_MIN };
+        self.load(&segment, offset, self.ahead, position)?;
+        if let Some(payload) = self.chunk.payload(position) {
+            return Ok(payload);
+        }
+        // It may be longer than what was read, or the first copy of two may be the bad one.
+        let header = self.chunk.header(offset);
+        if let Some(header) = header.filter(|header| frame_len(header.len.into()) as usize > self.ahead) {
+            self.load(&segment, offset, frame_len(header.len.into()) as usize, position)?;
+            if let Some(payload) = self.chunk.payload(position) {
+                return Ok(payload);
+            }
+        }
+        let copy = header.filter(|header| header.flags & VITAL != 0).map(|header| frame_len(header.len.into()));
+        let copy = copy.ok_or(ReadError::Damaged(position))?;
+        self.load(&segment, offset + copy, copy as usize, position)?;
+        self.chunk.payload(Position(position.0 + copy)).ok_or(ReadError::Damaged(position))
+    }
+
+    fn load(&mut self, segment: &Segment, offset: u64, len: usize, position: Position) -> Result<(), ReadError> {
+        let start = offset - offset % BLOCK;
+        let end = (offset + len as u64).next_multiple_of(BLOCK).min(segment.len.max(offset));
+        let bytes = &mut self.chunk.bytes;
+        bytes.resize((end - start) as usize, 0);
+        self.chunk.checks = None;
+        self.reads += 1;
+        let read = segment.file.read_at(start, bytes).map_err(|error| ReadError::Io(position, error.kind()))?;
+        bytes.truncate(read);
+        self.chunk.start = start;
+        self.chunk.checks = Some(segment.checks);
+        Ok(())
+    }
+}
+
+impl Chunk {
+    fn is_of(&self, checks: Checks) -> bool {
+        self.checks.is_some_and(|own| own.base == checks.base)
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    fn header(&self, offset: u64) -> Option<FrameHeader> {
+        let at = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        FrameHeader::read(self.bytes.get(at..)?, offset, self.checks?)
+    }
+
+    /// Where the payload of the entry at `position` is in `bytes`, if it is there and good. What was read before it was written
+    /// is not good: then the disk is asked again.
+    fn payload(&self, position: Position) -> Option<std::ops::Range<usize>> {
+        let checks = self.checks?;
+        let offset = position.0.checked_sub(checks.base)?;
+        let header = self.header(offset)?;
+        let start = (offset - self.start) as usize + FRAME_HEADER;
+        let payload = start..start + header.len as usize;
+        header.matches(self.bytes.get(payload.clone())?, offset, checks).then_some(payload)
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("kept", &self.chunk.bytes.len()).field("reads", &self.reads).finish()
     }
 }

@@ -1,0 +1,146 @@
+use std::collections::BTreeMap;
+
+use crate::append::Tail;
+use crate::frame::{BLOCK, FRAME_HEADER};
+use crate::frames::{Extent, Frames};
+use crate::header::{Before, Found, SegmentHeader};
+use crate::judge::{Find, Judged, Record, judge, synced_by};
+use crate::report::FindingKind;
+use crate::segment::{Failure, segment_base};
+use crate::{Disk, DiskFile, OpenError};
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+/// A file with a segment's name.
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) base: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// What the file has, or should have if it was cut.
+    pub(crate) len: u64,
+    /// `None` if neither copy can be read.
+    pub(crate) header: Option<SegmentHeader>,
+    /// What is wrong with the header, or with what should be in front of the segment.
+    pub(crate) finds: Vec<Find>,
+    /// What the next segment says of this one.
+    pub(crate) told: Option<Before>,
+}
+
+/// A segment's frames, judged.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) judged: Judged,
+    pub(crate) before: Before,
+    pub(crate) is_sealed: bool,
+    pub(crate) last_batch: u32,
+}
+
+impl Loaded {
+    /// The end of this segment, the last of the log.
+    pub(crate) fn tail(&self) -> Tail {
+        let end = self.before.end.min(self.bytes.len() as u64);
+        let bytes = self.bytes[(end - end % BLOCK) as usize..end as usize].to_vec();
+        let is_torn = self.judged.finds.iter().any(|find| find.kind == FindingKind::Torn && find.offset < end);
+        Tail { bytes, before: self.before, last_batch: self.last_batch, is_torn }
+    }
+
+    pub(crate) fn payload(&self, record: &Record) -> &[u8] {
+        let start = record.frame as usize + FRAME_HEADER;
+        &self.bytes[start..start + record.len as usize]
+    }
+}
+
+/// All segments of a log, in order, with what their headers say.
+pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<Listed>, OpenError> {
+    let names = disk.list().map_err(Failure::new("list", "log"))?;
+    let bases: BTreeMap<u64, String> =
+        names.into_iter().filter_map(|name| segment_base(&name).map(|base| (base, name))).collect();
+    let mut listed: Vec<Listed> = Vec::with_capacity(bases.len());
+    for (base, name) in bases {
+        let Some(next) = look_at(disk, base, name)? else { continue };
+        listed.push(next);
+    }
+    for index in 1..listed.len() {
+        let Some(header) = listed[index].header else { continue };
+        if header.before.base == listed[index - 1].base {
+            listed[index - 1].told = Some(header.before);
+        } else {
+            listed[index].finds.push(Find { offset: 0, len: 0, kind: FindingKind::Missing });
+        }
+    }
+    Ok(listed)
+}
+
+/// `None` if the file is not there any more: a running broker drops segments while somebody looks.
+fn look_at(disk: &dyn Disk, base: u64, name: String) -> Result<Option<Listed>, OpenError> {
+    let file = match disk.open(&name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(Failure::new("open", &name))?,
+    };
+    let mut len = file.len().map_err(Failure::new("look at", &name))?;
+    let mut block = vec![0; BLOCK as usize];
+    read(&*file, 0, &mut block);
+    let mut finds = Vec::new();
+    let header = match SegmentHeader::read(&block, base) {
+        Found::Newer { version } => return Err(OpenError::Newer { segment: name, version }),
+        Found::Header { header, bad_copy } => {
+            finds.extend(bad_copy.map(|offset| Find { offset, len: BLOCK / 2, kind: FindingKind::Copy }));
+            len = len.max(header.file_len);
+            Some(header)
+        }
+        Found::Nothing => {
+            finds.push(Find { offset: 0, len, kind: FindingKind::Header });
+            None
+        }
+    };
+    Ok(Some(Listed { name, base, file, len, header, finds, told: None }))
+}
+
+impl Listed {
+    /// Reads the segment and says what counts. `bytes` is reused.
+    pub(crate) fn load(&self, bytes: Vec<u8>) -> Loaded {
+        let nothing = Before { base: self.base, end: BLOCK, synced: 1 };
+        match self.header {
+            Some(header) => load(&*self.file, header.checks(), self.len, self.told, bytes),
+            None => Loaded { bytes, before: nothing, ..Loaded::default() },
+        }
+    }
+}
+
+/// Reads a segment of `len` bytes. `told` is what is known of its end; `None` where the log may end in it.
+pub(crate) fn load(
+    file: &dyn DiskFile,
+    checks: crate::frame::Checks,
+    len: u64,
+    told: Option<Before>,
+    mut bytes: Vec<u8>,
+) -> Loaded {
+    let extent = told.map_or(Extent::Open, |told| Extent::To(told.end.clamp(BLOCK, len.max(BLOCK))));
+    let until = if let Extent::To(end) = extent { end } else { len };
+    bytes.resize(until as usize, 0);
+    read(file, 0, &mut bytes);
+    let frames = Frames::find(&bytes, checks, extent);
+    let synced = told.map_or_else(|| synced_by(&frames), |told| told.synced);
+    let judged = judge(&frames, synced, extent == Extent::Open);
+    // The seal is no record, and a log that goes on needs none.
+    let end = if frames.is_sealed { frames.end - FRAME_HEADER as u64 } else { frames.end };
+    let before = Before { base: checks.base, end, synced };
+    let last_batch = frames.frames.iter().map(|frame| frame.header.batch).max().unwrap_or(1);
+    Loaded { bytes, judged, before, is_sealed: frames.is_sealed, last_batch }
+}
+
+/// Fills `into` with what can be read. What cannot, and what is not there, becomes zeros: no frame passes for whole there.
+fn read(file: &dyn DiskFile, offset: u64, into: &mut [u8]) {
+    match file.read_at(offset, into) {
+        Ok(read) => into[read..].fill(0),
+        // One block that cannot be read must not cost the others.
+        Err(_) if into.len() as u64 > BLOCK => {
+            let half = (into.len() as u64 / 2).next_multiple_of(BLOCK) as usize;
+            let (front, back) = into.split_at_mut(half.min(into.len() - 1));
+            read(file, offset, front);
+            read(file, offset + front.len() as u64, back);
+        }
+        Err(_) => into.fill(0),
+    }
+}

@@ -1,0 +1,250 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::frame::BLOCK;
+use crate::jobs::Job;
+use crate::load::Loaded;
+use crate::recovery::{Sealed, aside_name};
+use crate::report::FindingKind;
+use crate::segment::{Failure, Spare, spare_name};
+use crate::writer::Writer;
+use crate::{Entry, Owner, Position};
+
+/// How many prepared files there are, as far as the bound on the log's bytes allows. What is left of a segment and one of these is what a
+/// full disk keeps for settles and moves: enough to write every message of a segment anew, and then to drop it.
+pub(crate) const SPARES_MAX: usize = 2;
+
+/// How many bytes the log may have on disk, and how much it may write to keep to it.
+pub(crate) struct Limits {
+    /// Bytes of all files of the log that can be used.
+    pub(crate) disk_bytes: u64,
+    /// Bytes of files that are kept and cannot be read.
+    pub(crate) lost_bytes: u64,
+    /// The length of the spare that is being made.
+    pub(crate) creating: Option<u64>,
+    /// The number of the last spare that got a name.
+    pub(crate) spare_number: u64,
+    /// When the disk is asked for room again, after it had none.
+    pub(crate) retry_at: Duration,
+    /// How many bytes may be written anew: as many as were written for the first time or are of no use any more. So the log never
+    /// turns round and round over entries that all live.
+    budget: i64,
+    /// Bytes a second in the last segment.
+    rate: u64,
+    turned_at: Duration,
+}
+
+/// The oldest segment, while what lives in it is written anew.
+pub(crate) enum Emptying {
+    /// It is being read.
+    Loading,
+    /// The next of its records to carry on.
+    Records { loaded: Loaded, next: usize },
+    /// What needs no reading back.
+    Rest,
+    /// Its file is being renamed or removed.
+    Retiring { len: u64 },
+}
+
+impl Limits {
+    pub(crate) fn new(disk_bytes: u64, lost_bytes: u64, spare_number: u64) -> Limits {
+        Limits {
+            disk_bytes,
+            lost_bytes,
+            creating: None,
+            spare_number,
+            retry_at: Duration::ZERO,
+            // What a crash left may all be written anew once.
+            budget: disk_bytes as i64,
+            rate: 0,
+            turned_at: Duration::ZERO,
+        }
+    }
+
+    /// So many bytes were written for the first time, or of no use any more; or, if negative, written anew.
+    pub(crate) fn earn(&mut self, bytes: i64) {
+        self.budget = self.budget.saturating_add(bytes).min(2 * self.disk_bytes as i64);
+    }
+
+    /// A segment with so many bytes is full.
+    pub(crate) fn turned(&mut self, bytes: u64, now: Duration) {
+        let ms = now.saturating_sub(self.turned_at).as_millis() as u64;
+        self.rate = bytes.saturating_mul(1000).checked_div(ms).unwrap_or(0);
+        self.turned_at = now;
+    }
+}
+
+impl<E: Entry, O: Owner<E>> Writer<E, O> {
+    /// How long the next segment shall be: half of what lives, which is about a quarter of the log, so that dropping one gives back a
+    /// good part of it; or what is written in a second, so that turns stay rare. Not so long for the latter alone that a log in which little lives
+    /// needs more than two of the largest.
+    pub(crate) fn wanted_len(&self) -> u64 {
+        let whole_blocks = |bytes: u64| bytes.max(2 * BLOCK).next_multiple_of(BLOCK);
+        let min = whole_blocks(self.options.segment_bytes_min);
+        let max = self.len_max();
+        let by_life = (self.space.live() / 2).min(max).next_power_of_two();
+        let by_rate = self.limits.rate.min(max / 4).next_power_of_two();
+        whole_blocks(by_life.max(by_rate).clamp(min.min(max), max))
+    }
+
+    fn len_max(&self) -> u64 {
+        let max = self.options.segment_bytes_max.max(self.options.segment_bytes_min);
+        // A few of them must fit in whatever the log may use.
+        let share = self.options.disk_bytes_max.map_or(max, |all| (all / 8).max(self.options.segment_bytes_min));
+        max.min(share).max(2 * BLOCK).next_multiple_of(BLOCK)
+    }
+
+    /// Whether the log has more bytes than it should, or would have with the spare it needs.
+    fn is_crowded(&self) -> bool {
+        let needs_spare = self.spares.is_empty() && self.limits.creating.is_none();
+        self.is_crowded_with(if needs_spare { self.wanted_len() } else { 0 })
+    }
+
+    /// Whether it would have more with so many: more than twice what lives, and two segments.
+    pub(crate) fn is_crowded_with(&self, bytes: u64) -> bool {
+        let bytes = bytes + self.limits.creating.unwrap_or(0);
+        self.limits.disk_bytes + bytes > 2 * self.space.live() + 2 * self.len_max()
+    }
+
+    /// Empties the oldest segment if that is due: a step of it. What it writes anew goes in front of all that waits. True if there is
+    /// more to do at once.
+    pub(crate) fn keep_house(&mut self) -> Result<bool, Failure> {
+        let released = self.space.take_released();
+        self.limits.earn(released as i64);
+        match self.emptying.take() {
+            None => Ok(self.begin_to_empty()),
+            Some(Emptying::Records { loaded, next }) => {
+                self.carry(loaded, next);
+                Ok(true)
+            }
+            Some(Emptying::Rest) => self.carry_rest(),
+            waiting => {
+                self.emptying = waiting;
+                Ok(false)
+            }
+        }
+    }
+
+    fn begin_to_empty(&mut self) -> bool {
+        let Some(Sealed { segment, before }) = self.sealed.front() else { return false };
+        let live = self.space.live_in(segment.base());
+        let is_due = self.is_crowded() || self.log.room.is_full() && self.is_worth_it(live, before.end);
+        if live as i64 > self.limits.budget || !is_due {
+            return false;
+        }
+        if live == 0 {
+            self.emptying = Some(Emptying::Rest);
+        } else {
+            self.emptying = Some(Emptying::Loading);
+            self.jobs.start(Job::Load { segment: Arc::clone(segment), before: *before });
+        }
+        true
+    }
+
+    /// Whether a full disk gains by emptying the oldest segment, of which so many bytes live.
+    fn is_worth_it(&self, live: u64, end: u64) -> bool {
+        let dead = self.sealed.iter().map(|sealed| sealed.before.end).sum::<u64>().saturating_sub(self.space.live());
+        let gains = live <= end / 2 || dead >= 2 * end;
+        gains && (live == 0 || live + end / 8 <= self.room_bytes())
+    }
+
+    /// How much can be written before the disk must give more.
+    fn room_bytes(&self) -> u64 {
+        self.appender.left() + self.spares.iter().map(|spare| spare.len).sum::<u64>()
+    }
+
+    /// Whether a full disk has enough left for what may not be refused, if so many bytes are written of what may.
+    pub(crate) fn can_spare(&self, bytes: u64) -> bool {
+        let len = self.appender.segment().len;
+        !self.log.room.is_full() || self.room_bytes() >= bytes + len + len / 2
+    }
+
+    /// The oldest segment was read.
+    pub(crate) fn carry_loaded(&mut self, loaded: Loaded) {
+        if let Some(Sealed { segment, .. }) = self.sealed.front() {
+            for find in loaded.judged.finds.iter().filter(|find| find.kind == FindingKind::Damaged) {
+                let (start, end) = (find.offset as usize, (find.offset + find.len) as usize);
+                let bytes = loaded.bytes.get(start..end.min(loaded.bytes.len())).unwrap_or_default();
+                // A finding of the opening is known; if it cannot be kept, the log goes on without it.
+                if self.disk.keep_aside(&aside_name(segment.base(), find.offset), bytes).is_ok_and(|is_new| is_new) {
+                    self.log.findings.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        self.emptying = Some(Emptying::Records { loaded, next: 0 });
+    }
+
+    fn carry(&mut self, loaded: Loaded, mut next: usize) {
+        let Some(base) = self.sealed.front().map(|sealed| sealed.segment.base()) else { return };
+        let mut out = Vec::new();
+        let mut read = 0;
+        while read < self.options.carry_bytes_per_step && self.space.live_in(base) > 0 {
+            let Some(record) = loaded.judged.records.get(next) else { break };
+            self.owner.carry(Position(base + record.offset), loaded.payload(record), &mut out);
+            read += record.len as usize + 1;
+            next += 1;
+        }
+        self.carried.extend(out);
+        let is_done = next == loaded.judged.records.len() || self.space.live_in(base) == 0;
+        self.emptying = Some(if is_done { Emptying::Rest } else { Emptying::Records { loaded, next } });
+    }
+
+    fn carry_rest(&mut self) -> Result<bool, Failure> {
+        let Some(Sealed { segment, .. }) = self.sealed.front() else { return Ok(false) };
+        let range = Position(segment.base())..Position(segment.next_base());
+        let mut out = Vec::new();
+        self.owner.carry_rest(range, &mut out);
+        if out.is_empty() {
+            self.retire()?;
+        } else {
+            self.emptying = Some(Emptying::Rest);
+            self.carried.extend(out);
+        }
+        Ok(true)
+    }
+
+    /// Drops the oldest segment. All that was written anew from it is committed.
+    fn retire(&mut self) -> Result<(), Failure> {
+        // What was settled or moved may be written only; the message it was done to must not go from the disk before that is on it.
+        if self.appender.is_unsynced() {
+            self.sync()?;
+        }
+        let Some(Sealed { segment, .. }) = self.sealed.pop_front() else { return Ok(()) };
+        self.log.segments.remove(segment.base());
+        self.space.end(segment.base());
+        let len = segment.len;
+        let is_fit = len == self.wanted_len() || self.log.room.is_full();
+        let coming = usize::from(self.limits.creating.is_some());
+        let is_wanted = match self.spares.len() + coming {
+            0 => true,
+            spares if spares < SPARES_MAX => !self.is_crowded_with(0),
+            _ => false,
+        };
+        let spare = (is_fit && is_wanted).then(|| {
+            self.limits.spare_number += 1;
+            spare_name(self.limits.spare_number)
+        });
+        self.emptying = Some(Emptying::Retiring { len });
+        self.jobs.start(Job::Retire { segment, spare });
+        Ok(())
+    }
+
+    pub(crate) fn is_retired(&mut self, spare: Option<Spare>) {
+        if let Some(Emptying::Retiring { len }) = self.emptying.take()
+            && spare.is_none()
+        {
+            self.limits.disk_bytes -= len;
+        }
+        self.spares.extend(spare);
+    }
+
+    /// Shows how the log stands to everybody.
+    pub(crate) fn show_figures(&mut self) {
+        let log = &self.log;
+        log.disk_bytes.store(self.limits.disk_bytes + self.limits.lost_bytes, Ordering::Relaxed);
+        log.live_bytes.store(self.space.live(), Ordering::Relaxed);
+        log.spares.store(self.spares.len() as u64, Ordering::Relaxed);
+        log.room_bytes.store(self.room_bytes(), Ordering::Relaxed);
+    }
+}

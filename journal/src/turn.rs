@@ -1,0 +1,173 @@
+use std::sync::Arc;
+
+use crate::append::{Appender, entry_len};
+use crate::frame::{BLOCK, CHECKPOINT, SEAL_ROOM};
+use crate::header::{Before, SegmentHeader};
+use crate::jobs::{Done, Job};
+use crate::recovery::Sealed;
+use crate::retention::SPARES_MAX;
+use crate::segment::{Failure, Segment, Spare, segment_name, spare_name};
+use crate::writer::{ROOM_RETRY, Writer};
+use crate::{Disk, Entry, Owner};
+
+/// Where a segment stands in the log.
+pub(crate) struct Place {
+    pub(crate) base: u64,
+    pub(crate) before: Before,
+    pub(crate) salt_seed: Option<u64>,
+}
+
+/// Makes a segment of a spare: header and checkpoint are on disk before it gets its name, so that a file with a segment's name always has them.
+pub(crate) fn begin<E: Entry>(
+    disk: &dyn Disk,
+    spare: Spare,
+    place: &Place,
+    checkpoint: &[E],
+    buffer: Vec<u8>,
+) -> Result<Appender, Failure> {
+    let salt = salt(place)?;
+    let header = SegmentHeader { base: place.base, salt, file_len: spare.len, before: place.before };
+    let name = segment_name(place.base);
+    let segment = Segment { name, file: spare.file, checks: header.checks(), len: spare.len };
+    let mut appender = Appender::begin(Arc::new(segment), &header, buffer);
+    for entry in checkpoint {
+        appender.collect(entry, CHECKPOINT);
+    }
+    appender.write()?;
+    appender.sync()?;
+    let name = &appender.segment().name;
+    disk.rename(&spare.name, name).map_err(Failure::new("rename a spare to", name))?;
+    disk.sync_names().map_err(Failure::new("sync the name of", name))?;
+    Ok(appender)
+}
+
+/// The shortest file for these entries.
+pub(crate) fn least_len<E: Entry>(checkpoint: &[E], need: u64) -> u64 {
+    let frames = checkpoint.iter().map(entry_len).sum::<u64>();
+    (BLOCK + frames + need + SEAL_ROOM).next_multiple_of(BLOCK)
+}
+
+fn salt(place: &Place) -> Result<u64, Failure> {
+    match place.salt_seed {
+        Some(seed) => Ok(xxhash_rust::xxh3::xxh3_64_with_seed(&place.base.to_le_bytes(), seed)),
+        None => getrandom::u64().map_err(|error| Failure {
+            doing: "find a salt for",
+            name: segment_name(place.base),
+            source: std::io::Error::other(error),
+        }),
+    }
+}
+
+impl<E: Entry, O: Owner<E>> Writer<E, O> {
+    /// Goes on in a new segment, in which `need` bytes of frames have room. Everything collected was committed before. False if
+    /// there is no room on the disk.
+    pub(crate) fn turn(&mut self, need: u64) -> Result<bool, Failure> {
+        let mut checkpoint = Vec::new();
+        self.owner.checkpoint(&mut checkpoint);
+        let Some(spare) = self.take_spare(least_len(&checkpoint, need))? else { return Ok(false) };
+        // The next segment says that all of this one was synced.
+        if self.appender.is_unsynced() {
+            self.sync()?;
+        }
+        let old = Arc::clone(self.appender.segment());
+        let before = self.appender.as_before();
+        let place = Place { base: old.next_base(), before, salt_seed: self.options.salt_seed };
+        self.limits.turned(before.end, self.now);
+        self.appender = begin(&*self.disk, spare, &place, &checkpoint, self.appender.take_buffer())?;
+        self.log.segments.insert(self.appender.segment());
+        self.space.begin(place.base);
+        self.sealed.push_back(Sealed { segment: old, before });
+        self.show_figures();
+        Ok(true)
+    }
+
+    /// A spare of at least this length: one that is there, one that is being made, or one made now.
+    fn take_spare(&mut self, least: u64) -> Result<Option<Spare>, Failure> {
+        let mut has_tried = false;
+        loop {
+            if let Some(index) = self.spares.iter().position(|spare| spare.len >= least) {
+                return Ok(Some(self.spares.swap_remove(index)));
+            }
+            if let Some(done) = self.jobs.wait() {
+                self.take_done(done)?;
+            } else if has_tried {
+                return Ok(None);
+            } else {
+                has_tried = true;
+                self.create_spare(self.wanted_len().max(least));
+            }
+        }
+    }
+
+    /// Has the next spare made, so that the next turn need not wait for it.
+    pub(crate) fn ask_for_spare(&mut self) -> bool {
+        if self.limits.creating.is_some() || self.spares.len() >= SPARES_MAX {
+            return false;
+        }
+        if self.log.room.is_full() && self.now < self.limits.retry_at {
+            return false;
+        }
+        // A segment that is dropped soon makes the better spare: it costs no zeros.
+        let is_urgent = self.spares.is_empty() && self.appender.left() < self.appender.segment().len / 2;
+        if self.is_crowded_with(self.wanted_len()) && !is_urgent {
+            return false;
+        }
+        self.create_spare(self.wanted_len());
+        true
+    }
+
+    fn create_spare(&mut self, len: u64) {
+        if self.options.disk_bytes_max.is_some_and(|max| self.limits.disk_bytes + len > max) {
+            self.is_out_of_room();
+            return;
+        }
+        self.limits.creating = Some(len);
+        self.limits.spare_number += 1;
+        self.jobs.start(Job::Create { name: spare_name(self.limits.spare_number), len });
+    }
+
+    fn is_out_of_room(&mut self) {
+        self.limits.retry_at = self.now + ROOM_RETRY;
+        // With all its spares, the lack is of room for a segment of unusual length.
+        self.set_full(self.spares.len() < SPARES_MAX);
+    }
+
+    fn set_full(&mut self, is_full: bool) {
+        self.show_figures();
+        if self.log.room.set_full(is_full) {
+            self.log.ring_watchers();
+        }
+    }
+
+    pub(crate) fn take_done_jobs(&mut self) -> Result<bool, Failure> {
+        let mut any = false;
+        while let Some(done) = self.jobs.poll() {
+            self.take_done(done)?;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn take_done(&mut self, done: Done) -> Result<(), Failure> {
+        match done {
+            Done::Created(created) => {
+                self.limits.creating = None;
+                match created? {
+                    Some(spare) => {
+                        self.limits.disk_bytes += spare.len;
+                        self.spares.push(spare);
+                        self.set_full(false);
+                    }
+                    None => self.is_out_of_room(),
+                }
+            }
+            Done::Loaded(loaded) => self.carry_loaded(loaded),
+            Done::Retired(spare) => {
+                self.is_retired(spare?);
+                self.limits.retry_at = self.now;
+                self.set_full(self.log.room.is_full() && self.spares.len() < SPARES_MAX);
+            }
+        }
+        Ok(())
+    }
+}
