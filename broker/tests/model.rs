@@ -1,7 +1,8 @@
 //! Seeded random operations on a broker, compared step by step with a model made of plain deques.
 //!
 //! The model knows no positions, timers or indexes: it scans. Every delivery the broker makes, to whom and in which
-//! order, must be the one the model makes. `CIPHERMQ_SEED=<n> cargo test -p ciphermq-broker --test model` replays.
+//! order, must be the one the model makes; on a disk also after the broker was killed and opened again, many times.
+//! `CIPHERMQ_SEED=<n> cargo test -p ciphermq-broker --test model` replays.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails is a test that fails")]
 
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use ciphermq_broker::{Broker, BrokerOptions, Error, Link, Notice, Publish, QueueOptions, Reason, Settle, Timestamp};
-use ciphermq_journal::Doorbell;
+use ciphermq_journal::{Crash, Doorbell, JournalOptions, MemoryDisk};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -18,29 +19,62 @@ const CONNECTIONS: usize = 5;
 const QUEUES: [&str; 2] = ["work", "mail"];
 const LEASE_MS: u64 = 500;
 const MAX_ATTEMPTS: u32 = 3;
+const SEGMENT_BYTES: u64 = 32 << 10;
+/// Some bodies stay in memory, some are read back.
+const RESIDENT_BYTES_MAX: u64 = 10_000;
 /// Keys and the queues behind them.
 const KEYS: [(&str, &[&str]); 3] = [("w", &["work"]), ("m", &["mail"]), ("both", &["work", "mail"])];
 
 #[test]
 fn every_delivery_is_the_one_a_plain_deque_makes() {
+    run(None, OPERATIONS);
+}
+
+#[test]
+fn every_delivery_is_the_one_a_plain_deque_makes_also_when_the_broker_is_killed() {
+    let world = run(Some(MemoryDisk::new()), OPERATIONS / 4);
+    let first = world.first_segment.unwrap();
+    println!("{} times opened, at last from {first} on", world.opened);
+    let dropped = u64::from_str_radix(first.trim_end_matches(".log"), 16).unwrap();
+    assert!(world.opened > 50 && dropped > 100 * SEGMENT_BYTES, "{dropped} bytes of log are gone");
+}
+
+fn run(disk: Option<MemoryDisk>, operations: usize) -> World {
     let seed = std::env::var("CIPHERMQ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
     println!("seed {seed}: replay with CIPHERMQ_SEED={seed}");
-    let mut world = World::new(seed);
-    for operation in 0..OPERATIONS {
+    let mut world = World::new(seed, disk);
+    for operation in 0..operations {
         world.step(operation);
     }
     world.drain();
     println!("{} published, {} acknowledged, {} duplicates", world.published, world.acknowledged, world.duplicates);
     assert!(
-        world.acknowledged > OPERATIONS as u64 / 20 && world.duplicates > 100,
+        world.acknowledged > operations as u64 / 20 && world.duplicates > 100,
         "the mix of operations is a real one"
     );
+    world
+}
+
+/// Segments so small that they turn every few dozen operations.
+fn open(disk: Option<&MemoryDisk>, now: Timestamp) -> Broker {
+    let options = BrokerOptions { lease_ms: LEASE_MS, max_attempts: MAX_ATTEMPTS, ..Default::default() };
+    let Some(disk) = disk else { return Broker::in_memory(options, now) };
+    let options = BrokerOptions { resident_bytes_max: RESIDENT_BYTES_MAX, ..options };
+    let (segment_bytes_min, segment_bytes_max) = (SEGMENT_BYTES, SEGMENT_BYTES);
+    let journal = JournalOptions { segment_bytes_min, segment_bytes_max, salt_seed: Some(now.0), ..Default::default() };
+    let (broker, recovered) = Broker::open_stepped(options, now, Arc::new(disk.clone()), journal).unwrap();
+    assert!(recovered.log.findings.is_empty(), "{:?}", recovered.log.findings);
+    broker
 }
 
 struct World {
     random: StdRng,
     now: Timestamp,
+    disk: Option<MemoryDisk>,
     broker: Broker,
+    opened: u32,
+    /// The oldest part of the log that was there when the broker was killed; its name says how much was written before it.
+    first_segment: Option<String>,
     links: Vec<Link>,
     /// Which connection of the model stands behind each link; a new number for every new connection.
     ids: Vec<usize>,
@@ -68,7 +102,6 @@ struct ModelQueue {
 struct ModelMessage {
     id: String,
     attempts: u32,
-    touched: bool,
     place: Place,
 }
 
@@ -87,12 +120,9 @@ struct ModelConsumer {
 }
 
 impl ModelQueue {
-    /// Delivered before goes first, each group in order of arrival.
+    /// In order of arrival, whatever was delivered before.
     fn next_ready(&self) -> Option<usize> {
-        let ready = |again: bool| {
-            self.messages.iter().position(|message| message.place == Place::Ready && message.touched == again)
-        };
-        ready(true).or_else(|| ready(false))
+        self.messages.iter().position(|message| message.place == Place::Ready)
     }
 
     fn join_turn(&mut self, connection: usize) {
@@ -113,7 +143,6 @@ impl ModelQueue {
     fn lease(&mut self, index: usize, connection: usize, now: u64, credit: Option<usize>) -> (String, u32) {
         self.leases += 1;
         let message = &mut self.messages[index];
-        message.touched = true;
         message.place = Place::Leased { connection, deadline: now + LEASE_MS, credit, serial: self.leases };
         (message.id.clone(), message.attempts + 1)
     }
@@ -155,26 +184,30 @@ impl ModelQueue {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, disk: Option<MemoryDisk>) -> World {
         let now = Timestamp(1_000);
-        let options = BrokerOptions { lease_ms: LEASE_MS, max_attempts: MAX_ATTEMPTS, ..Default::default() };
-        let broker = Broker::in_memory(options, now);
+        let broker = open(disk.as_ref(), now);
         let mut setup = broker.connect(Arc::new(Doorbell::new()));
         let mut model = BTreeMap::new();
         for queue in QUEUES {
             let _ = setup.declare_queue(queue, &QueueOptions::default(), now).unwrap();
+            broker.write_journal();
             let dead_letter = format!("{queue}.dlq");
             model.insert(queue.to_owned(), ModelQueue { dead_letter: Some(dead_letter.clone()), ..Default::default() });
         }
         for (key, queues) in KEYS {
             for queue in queues {
                 let _ = setup.bind("default_exchange", queue, key, now).unwrap();
+                broker.write_journal();
             }
         }
         let mut world = World {
             random: StdRng::seed_from_u64(seed),
             now,
+            disk,
             broker,
+            opened: 0,
+            first_segment: None,
             links: Vec::new(),
             ids: Vec::new(),
             next_id: 0,
@@ -212,7 +245,37 @@ impl World {
         if self.random.random_range(0..5_000) == 0 {
             self.purge(at);
         }
+        if self.disk.is_some() && self.random.random_range(0..400) == 0 {
+            self.kill();
+        }
         self.compare_deliveries();
+    }
+
+    /// Submits what a link collected, and sees that it is committed.
+    fn submit(&mut self, at: usize) {
+        let Some(submitted) = self.links[at].submit() else { return };
+        let receipt = submitted.unwrap();
+        self.broker.write_journal();
+        assert_eq!(self.links[at].outcome(receipt), Some(Ok(())));
+    }
+
+    /// The process ends in the middle of everything, and another one goes on: leases and delays are over, attempts are not.
+    fn kill(&mut self) {
+        let Some(disk) = &self.disk else { return };
+        let disk = disk.crash(Crash::Kill);
+        let is_segment = |name: &String| name.ends_with(".log") && !name.starts_with("spare");
+        self.first_segment = disk.files().into_iter().map(|(name, _)| name).filter(is_segment).min();
+        self.broker = open(Some(&disk), self.now);
+        self.disk = Some(disk);
+        self.opened += 1;
+        self.links.clear();
+        self.ids.clear();
+        self.expected.clear();
+        for queue in self.model.values_mut() {
+            (queue.consumers, queue.turn) = Default::default();
+            queue.messages.iter_mut().for_each(|message| message.place = Place::Ready);
+        }
+        (0..CONNECTIONS).for_each(|_| self.connect());
     }
 
     fn publish(&mut self) {
@@ -226,7 +289,7 @@ impl World {
         let at = self.random.random_range(0..CONNECTIONS);
         let publish = Publish { exchange: "default_exchange", key, id: &id, envelope: "{}" };
         self.links[at].publish(publish, self.now).unwrap();
-        let _ = self.links[at].submit().unwrap().unwrap();
+        self.submit(at);
         if !self.known.insert(id.clone()) {
             self.duplicates += 1;
             return;
@@ -238,7 +301,7 @@ impl World {
     }
 
     fn arrive(&mut self, queue: &str, id: &str) {
-        let message = ModelMessage { id: id.to_owned(), attempts: 0, touched: false, place: Place::Ready };
+        let message = ModelMessage { id: id.to_owned(), attempts: 0, place: Place::Ready };
         self.model.entry(queue.to_owned()).or_default().messages.push_back(message);
         self.dispatch(queue);
     }
@@ -325,9 +388,7 @@ impl World {
             _ => Settle::Reject(Reason::Rejected),
         };
         let settled = self.links[at].settle(&id, Some(&name), how, self.now);
-        if let Some(submitted) = self.links[at].submit() {
-            let _ = submitted.unwrap();
-        }
+        self.submit(at);
         let queue = self.model.get_mut(&name).unwrap();
         if matches!(how, Settle::Reject(_)) && queue.dead_letter.is_none() {
             return assert!(matches!(settled, Err(Error::NotAllowed(_))));
@@ -362,6 +423,7 @@ impl World {
     fn reconnect(&mut self, at: usize) {
         let connection = self.ids[at];
         self.links.remove(at).end(self.now);
+        self.broker.write_journal();
         self.ids.remove(at);
         self.expected.remove(&connection);
         // The broker goes through the queues in the order the connection first used them; queues do not touch each
@@ -392,6 +454,7 @@ impl World {
         self.now = self.now.plus_ms(self.random.random_range(1..200));
         let now = self.now.0;
         self.broker.handle_timeout(self.now);
+        self.broker.write_journal();
         let names: Vec<String> = self.model.keys().cloned().collect();
         let mut worn_out = Vec::new();
         for name in &names {
@@ -435,9 +498,7 @@ impl World {
             return;
         }
         self.links[at].ack_anywhere(&id, self.now);
-        if let Some(submitted) = self.links[at].submit() {
-            let _ = submitted.unwrap();
-        }
+        self.submit(at);
         let names: Vec<String> = self.model.keys().cloned().collect();
         for name in names {
             let queue = self.model.get_mut(&name).unwrap();
@@ -452,7 +513,9 @@ impl World {
 
     fn purge(&mut self, at: usize) {
         let name = self.any_queue();
-        let purged = self.links[at].purge(&name, self.now).unwrap().purged();
+        let returned = self.links[at].purge(&name, self.now).unwrap();
+        self.broker.write_journal();
+        let purged = returned.purged();
         let queue = self.model.get_mut(&name).unwrap();
         let before = queue.messages.len() as u64;
         queue.messages.retain(|message| matches!(message.place, Place::Leased { .. }));
@@ -506,6 +569,7 @@ impl World {
         (0..CONNECTIONS).for_each(|_| self.reconnect(0));
         self.now = self.now.plus_ms(LEASE_MS);
         self.broker.handle_timeout(self.now);
+        self.broker.write_journal();
         let now = self.now;
         let link = self.links.last_mut().unwrap();
         for (name, queue) in &self.model {
@@ -516,6 +580,7 @@ impl World {
                 taken.push(delivery.message().id().to_owned());
                 link.settle(delivery.message().id(), Some(name), Settle::Ack, now).unwrap();
                 let _ = link.submit().unwrap().unwrap();
+                self.broker.write_journal();
             }
             taken.sort_unstable();
             assert!(taken == ids, "{name}: took {} of {}", taken.len(), ids.len());
