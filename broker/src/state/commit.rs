@@ -134,7 +134,9 @@ impl State {
     pub(crate) fn refuse(&self, record: Record) {
         match record.event {
             Event::Publish { message, route, .. } => self.unreserve(&route, message.bytes()),
-            Event::Settle { queue, order, .. } | Event::Move { queue, order, .. } => queue.restore(order, record.at),
+            Event::Settle { queue, order, loose: false, .. } | Event::Move { queue, order, .. } => {
+                queue.restore(order, record.at);
+            }
             Event::Change(Change::DeleteQueue { id }, _) => {
                 self.registry.queue_by_id(id).iter().for_each(|queue| queue.reopen());
             }
@@ -144,6 +146,7 @@ impl State {
             // What cannot be read is not given out again.
             Event::Discard { .. } => {}
             Event::Duplicate
+            | Event::Settle { .. }
             | Event::Attempts { .. }
             | Event::Relocate { .. }
             | Event::Ids(_)
