@@ -122,7 +122,7 @@ impl Broker {
             Topology::DeclareQueue { name: Arc::clone(&queue), options: asked, settings },
             Topology::Bind { exchange, queue, key: Arc::from(limits::DEFAULT_KEY) },
         ];
-        let asked = changes.map(|change| Event::Ask(change, Arc::new(Verdict::default())));
+        let asked = changes.map(|change| Event::Ask(Box::new(change), Arc::new(Verdict::default())));
         self.shared.record(asked.map(|event| Record::new(now, event)).into());
     }
 

@@ -224,7 +224,7 @@ fn kind(event: &Event) -> u8 {
         Event::Relocate { .. } => 6,
         Event::Ids(_) => 7,
         Event::Counters(_) => 8,
-        Event::Change(change, _) => match change {
+        Event::Change(change, _) => match &**change {
             Change::DeclareQueue { .. } => 16,
             Change::DeclareExchange { .. } => 17,
             Change::Bind { .. } => 18,

@@ -12,7 +12,7 @@ use crate::{Error, Message, QueueOptions, QueueSettings, Timestamp};
 
 /// What is journaled: every fact that changes a queue or the topology.
 ///
-/// Events refer to live queues; the log has their numbers (see [`crate::codec`]). Routing happened at publish, so that replay
+/// A publish or a settlement is 72 bytes: what is rare and larger is boxed. Events refer to live queues; the log has their numbers (see [`crate::codec`]). Routing happened at publish, so that replay
 /// needs no old bindings. *Order* is the position of the record that brought a message into its queue, and names it there.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -24,21 +24,21 @@ pub(crate) enum Event {
     Settle { queue: Arc<Queue>, order: Position, seen: Settled, loose: bool },
     /// A message goes to a dead-letter queue. One event: never two copies, never none. `target` is the queue `to` when the
     /// record is admitted.
-    Move { queue: Arc<Queue>, order: Position, to: Arc<str>, target: Option<Arc<Queue>>, dead: Message },
+    Move { queue: Arc<Queue>, order: Position, to: Arc<str>, target: Option<Arc<Queue>>, dead: Box<Message> },
     /// A message whose body cannot be read any more leaves.
     Discard { queue: Arc<Queue>, order: Position },
     /// A message has used up attempts. Nobody waits for it.
     Attempts { queue: Arc<Queue>, order: Position, attempts: u32 },
     /// The record of a message is written anew for these queues, each with the attempts used up there.
-    Relocate { order: Position, message: Message, copies: Vec<(Arc<Queue>, u32)> },
+    Relocate { order: Position, message: Box<Message>, copies: Vec<(Arc<Queue>, u32)> },
     /// Message ids that are known, ascending by origin.
     Ids(Vec<KnownId>),
     /// What a reader of the log must know first.
     Counters(Counters),
     /// A change of the topology that was asked for. The verdict goes back to whoever asked; it is not part of the record.
-    Ask(Topology, Arc<Verdict>),
+    Ask(Box<Topology>, Arc<Verdict>),
     /// What was decided of it: this is written.
-    Change(Change, Arc<Verdict>),
+    Change(Box<Change>, Arc<Verdict>),
 }
 
 /// What a consumer who is done with a message saw of it.

@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn payload() -> Vec<u8> {
-        let event = Event::Relocate { order: ORDER, message: message(), copies: Vec::new() };
+        let event = Event::Relocate { order: ORDER, message: Box::new(message()), copies: Vec::new() };
         let mut payload = Vec::new();
         Record::new(Timestamp(5), event).encode(&mut payload);
         payload

@@ -100,7 +100,7 @@ impl Shared {
     ) -> Result<(), Unreadable> {
         let Some((to, body)) = queue.settings().dead_letter.clone().zip(queue.body(order)) else { return Ok(()) };
         let dead = match loader.load(queue, order, body) {
-            Ok(message) => message.dead(queue.name(), reason),
+            Ok(message) => Box::new(message.dead(queue.name(), reason)),
             Err(Unloadable::Gone) => return Ok(()),
             Err(Unloadable::Unreadable) => {
                 queue.defer(order, now);
@@ -124,6 +124,6 @@ impl Shared {
     fn declare_dead_letters(&self, name: &Arc<str>) -> Event {
         let settings = QueueSettings::dead_letter_queue(&self.state.options);
         let (name, options) = (Arc::clone(name), QueueOptions::default());
-        Event::Ask(Topology::DeclareQueue { name, options, settings }, Arc::default())
+        Event::Ask(Box::new(Topology::DeclareQueue { name, options, settings }), Arc::default())
     }
 }

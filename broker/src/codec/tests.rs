@@ -130,7 +130,7 @@ fn record() -> impl Strategy<Value = Record> {
             order,
             to: Arc::from("q"),
             target: Some(target),
-            dead
+            dead: Box::new(dead)
         }),
         (one(), position()).prop_map(|(queue, order)| Event::Discard { queue, order }),
         (one(), position(), any::<u32>()).prop_map(|(queue, order, attempts)| Event::Attempts {
@@ -139,12 +139,12 @@ fn record() -> impl Strategy<Value = Record> {
             attempts
         }),
         (position(), message(), vec((one(), any::<u32>()), 0..6))
-            .prop_map(|(order, message, copies)| { Event::Relocate { order, message, copies } }),
+            .prop_map(|(order, message, copies)| { Event::Relocate { order, message: Box::new(message), copies } }),
         vec(known_id(), 0..40).prop_map(Event::Ids),
         (any::<u128>(), any::<u32>(), any::<u32>()).prop_map(|(hash_key, queue, exchange)| {
             Event::Counters(Counters { hash_key, last_queue: QueueId(queue), last_exchange: ExchangeId(exchange) })
         }),
-        change().prop_map(|change| Event::Change(change, Arc::default())),
+        change().prop_map(|change| Event::Change(Box::new(change), Arc::default())),
     ];
     (any::<u64>(), event).prop_map(|(at, event)| Record::new(Timestamp(at), event))
 }
@@ -196,7 +196,7 @@ fn assert_same(record: &Record, read: Logged<'_>) {
         }
         (Event::Ids(ids), Fact::Ids(read)) => assert_eq!(items(read), *ids),
         (Event::Counters(counters), Fact::Counters(read)) => assert_eq!(read, *counters),
-        (Event::Change(change, _), Fact::Change(read)) => assert_eq!(read, *change),
+        (Event::Change(change, _), Fact::Change(read)) => assert_eq!(read, **change),
         (written, read) => panic!("{written:?} was read as {read:?}"),
     }
 }
@@ -242,7 +242,7 @@ proptest! {
             hash: IdHash::from_bytes([0; 16]),
             route: Arc::new(Route::new(message.exchange_id(), queues)),
         };
-        let relocate = Event::Relocate { order, message: message.clone(), copies };
+        let relocate = Event::Relocate { order, message: Box::new(message.clone()), copies };
         for (event, origin) in [(publish, order), (relocate, message.origin())] {
             let bytes = encoded(&Record::new(Timestamp(1), event));
             let read = super::message(&bytes, order).expect("there is one");
@@ -283,10 +283,15 @@ fn a_change_that_is_decided_is_no_longer_than_the_change_that_was_asked_for() {
         (Topology::Purge { name, stay_max: 3 }, Change::Purge { id, stay: vec![Position(1); 3] }),
     ];
     for (asked, decided) in pairs {
-        let room = Record::new(Timestamp(0), Event::Ask(asked, Arc::default())).encoded_len();
-        let record = Record::new(Timestamp(0), Event::Change(decided, Arc::default()));
+        let room = Record::new(Timestamp(0), Event::Ask(Box::new(asked), Arc::default())).encoded_len();
+        let record = Record::new(Timestamp(0), Event::Change(Box::new(decided), Arc::default()));
         assert!(record.encoded_len() <= room, "{record:?}");
     }
+}
+
+#[test]
+fn what_is_frequent_is_small() {
+    assert_eq!(size_of::<Record>(), 96);
 }
 
 /// The bytes on disk are a contract with every later version.

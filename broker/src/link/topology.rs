@@ -117,7 +117,7 @@ impl Link {
             settings.dead_letter.as_deref().map_or(Ok(()), check_length)?;
         }
         info!(connection = self.connection.id().0, "{change}");
-        self.records.push(Record::new(now, Event::Ask(change, Arc::clone(&verdict))));
+        self.records.push(Record::new(now, Event::Ask(Box::new(change), Arc::clone(&verdict))));
         let receipt = self.submit().transpose()?;
         Ok(Returned { receipt, verdict })
     }

@@ -107,7 +107,7 @@ impl Committer {
         }
         let message = codec::message(payload, order).ok()?;
         let origin = message.origin();
-        Some(Event::Relocate { order, message: message.with_origin(origin, copies.len()), copies })
+        Some(Event::Relocate { order, message: Box::new(message.with_origin(origin, copies.len())), copies })
     }
 }
 
@@ -181,8 +181,10 @@ impl State {
             let records = bindings.chunks(limits::BINDINGS_PER_RECORD_MAX).map(<[_]>::to_vec);
             records.map(|bindings| Change::Bind { exchange: id, bindings }).collect::<Vec<_>>()
         });
-        let changes =
-            queues.chain(names).chain(bindings).map(|change| Event::Change(change, Arc::<Verdict>::default()));
+        let changes = queues
+            .chain(names)
+            .chain(bindings)
+            .map(|change| Event::Change(Box::new(change), Arc::<Verdict>::default()));
         std::iter::once(counters).chain(changes)
     }
 

@@ -57,7 +57,7 @@ impl Commit<Record> for Committer {
             }
             Event::Ask(asked, verdict) => match state.decide(asked, now) {
                 Ok(Some(change)) => {
-                    record.event = Event::Change(change, Arc::clone(verdict));
+                    record.event = Event::Change(Box::new(change), Arc::clone(verdict));
                     true
                 }
                 Ok(None) => false,
@@ -90,7 +90,7 @@ impl Commit<Record> for Committer {
                 state.commit_settle(&queue, order, seen, now, space);
             }
             Event::Move { queue, order, target: Some(target), dead, .. } => {
-                state.commit_move(position, (&queue, order), &target, dead, now, space);
+                state.commit_move(position, (&queue, order), &target, *dead, now, space);
             }
             Event::Discard { queue, order } => drop(state.retire(&queue, order, now, space)),
             Event::Relocate { order, message, copies } => {
@@ -137,12 +137,7 @@ impl State {
             Event::Settle { queue, order, loose: false, .. } | Event::Move { queue, order, .. } => {
                 queue.restore(order, record.at);
             }
-            Event::Change(Change::DeleteQueue { id }, _) => {
-                self.registry.queue_by_id(id).iter().for_each(|queue| queue.reopen());
-            }
-            Event::Change(Change::Purge { id, .. }, _) => {
-                self.registry.queue_by_id(id).iter().for_each(|queue| queue.restore_condemned(record.at));
-            }
+            Event::Change(change, _) => self.refuse_change(&change, record.at),
             // What cannot be read is not given out again.
             Event::Discard { .. } => {}
             Event::Duplicate
@@ -151,8 +146,20 @@ impl State {
             | Event::Relocate { .. }
             | Event::Ids(_)
             | Event::Counters(_)
-            | Event::Ask(..)
-            | Event::Change(..) => {}
+            | Event::Ask(..) => {}
+        }
+    }
+
+    fn refuse_change(&self, change: &Change, now: Timestamp) {
+        let queue = |id: &QueueId| self.registry.queue_by_id(*id);
+        match change {
+            Change::DeleteQueue { id } => queue(id).iter().for_each(|queue| queue.reopen()),
+            Change::Purge { id, .. } => queue(id).iter().for_each(|queue| queue.restore_condemned(now)),
+            Change::DeclareQueue { .. }
+            | Change::DeclareExchange { .. }
+            | Change::Bind { .. }
+            | Change::Unbind { .. }
+            | Change::DeleteExchange { .. } => {}
         }
     }
 
