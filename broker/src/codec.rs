@@ -127,7 +127,7 @@ impl Entry for Record {
     }
 
     fn reserved(&self) -> u64 {
-        self.room()
+        self.reserved.into()
     }
 
     fn stands_alone(&self) -> bool {

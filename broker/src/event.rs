@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use ciphermq_journal::{Entry, Position};
+use ciphermq_journal::Position;
 
 use crate::dedupe::{IdHash, KnownId};
 use crate::exchange::Route;
@@ -143,19 +143,26 @@ pub(crate) struct Record {
     pub(crate) at: Timestamp,
     /// A crash keeps this and the next record, or neither.
     pub(crate) continues: bool,
+    /// Bytes of the log reserved for it at the door; a full disk may refuse it. 0 if it must always be possible.
+    pub(crate) reserved: u32,
     pub(crate) event: Event,
 }
 
 impl Record {
     pub(crate) fn new(at: Timestamp, event: Event) -> Record {
-        Record { at, continues: false, event }
+        Record { at, continues: false, reserved: 0, event }
     }
+}
 
-    /// Bytes of the log reserved for it at the door.
-    pub(crate) fn room(&self) -> u64 {
-        match self.event {
-            Event::Publish { .. } => self.encoded_len() as u64,
-            _ => 0,
+impl Topology {
+    /// Whether something is gone afterwards.
+    pub(crate) fn is_removal(&self) -> bool {
+        match self {
+            Topology::DeclareQueue { .. } | Topology::DeclareExchange { .. } | Topology::Bind { .. } => false,
+            Topology::Unbind { .. }
+            | Topology::DeleteQueue { .. }
+            | Topology::DeleteExchange { .. }
+            | Topology::Purge { .. } => true,
         }
     }
 }

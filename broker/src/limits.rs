@@ -31,7 +31,7 @@ pub const TEXT_BYTES_MAX: u64 = (1 << 27) - 1;
 /// use in a segment: without it a segment full of small messages would look nearly empty.
 pub const RECORD_OVERHEAD_BYTES: u64 = 96;
 /// Bytes of the records of one batch of publishes, which a crash keeps or loses together.
-pub const BATCH_BYTES_MAX: u64 = 256 << 20;
+pub const BATCH_BYTES_MAX: usize = 256 << 20;
 /// Message ids in one record of the log.
 pub const IDS_PER_RECORD_MAX: usize = 1_000;
 /// Bindings of one exchange in one record of the log.

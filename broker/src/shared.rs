@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ciphermq_journal::{Doorbell, Entry, Journal, Position};
+use ciphermq_journal::{Doorbell, Entry, Journal, NoRoom, Position};
 
 use crate::event::{Event, Record, Topology};
 use crate::loader::{Loader, Unloadable};
@@ -20,9 +20,14 @@ pub(crate) struct Shared {
     own_bell: Arc<Doorbell>,
 }
 
-/// The disk failed to read a message back; it is back in its queue after a while.
+/// Why a message is not moved now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unreadable;
+pub(crate) enum Stays {
+    /// The disk failed to read it.
+    Unreadable,
+    /// There is no room for it as a dead letter.
+    DiskFull,
+}
 
 /// Bytes of the broker's own records collected before they are submitted: those of a moment when very many messages wear out.
 const OWN_RECORDS_BYTES_MAX: usize = 1 << 20;
@@ -60,9 +65,23 @@ impl Shared {
         }
     }
 
+    /// Takes room in the log for a record that can be refused. What frees the disk, or must be possible on a full one, does not
+    /// ask: settlements, deletions.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: it must not be submitted.
+    pub(crate) fn reserve(&self, record: &mut Record) -> Result<(), NoRoom> {
+        if self.state.is_logged() {
+            let bytes = record.encoded_len();
+            self.journal.reserve(bytes as u64)?;
+            record.reserved = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
+        Ok(())
+    }
+
     /// A record that was never submitted: what was set aside for it returns.
     pub(crate) fn give_back(&self, record: Record) {
-        self.journal.unreserve(record.room());
+        self.journal.unreserve(record.reserved.into());
         self.state.refuse(record);
     }
 
@@ -77,18 +96,22 @@ impl Shared {
     ) {
         let Tried { order, attempts, worn_out } = tried;
         if worn_out {
-            // One that cannot be read now is tried again.
+            // One that has to stay is tried again.
             let _ = self.collect_move(queue, order, Reason::Attempts, loader, now, out);
         } else if self.state.is_logged() {
             let queue = Arc::clone(queue);
-            out.push(Record::new(now, Event::Attempts { queue, order, attempts }));
+            let mut record = Record::new(now, Event::Attempts { queue, order, attempts });
+            // On a full disk attempts are remembered until the end of the process only.
+            if self.reserve(&mut record).is_ok() {
+                out.push(record);
+            }
         }
     }
 
     /// The records that take a message to the dead-letter queue. It is `leaving`: nobody else removes it.
     ///
     /// # Errors
-    /// [`Unreadable`] when it stays for now.
+    /// [`Stays`] for now: it is back in its queue after a while.
     pub(crate) fn collect_move(
         &self,
         queue: &Arc<Queue>,
@@ -97,14 +120,14 @@ impl Shared {
         loader: &mut Loader,
         now: Timestamp,
         out: &mut Vec<Record>,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), Stays> {
         let Some((to, body)) = queue.settings().dead_letter.clone().zip(queue.body(order)) else { return Ok(()) };
         let dead = match loader.load(queue, order, body) {
             Ok(message) => Box::new(message.dead(queue.name(), reason)),
             Err(Unloadable::Gone) => return Ok(()),
             Err(Unloadable::Unreadable) => {
                 queue.defer(order, now);
-                return Err(Unreadable);
+                return Err(Stays::Unreadable);
             }
             Err(Unloadable::Damaged) => {
                 self.state.stats.damaged.fetch_add(1, Ordering::Relaxed);
@@ -113,10 +136,16 @@ impl Shared {
             }
         };
         let is_asked_for = |record: &Record| matches!(&record.event, Event::Move { to: before, .. } if *before == to);
-        if self.state.registry.queue(&to).is_none() && !out.last().is_some_and(is_asked_for) {
-            out.push(Record::new(now, self.declare_dead_letters(&to)));
+        let is_there = self.state.registry.queue(&to).is_some() || out.last().is_some_and(is_asked_for);
+        let declaration = (!is_there).then(|| Record::new(now, self.declare_dead_letters(&to)));
+        let mut record = Record::new(now, Event::Move { queue: Arc::clone(queue), order, to, target: None, dead });
+        // A dead letter is longer than the message was: a disk full of messages has no room to move them all.
+        if self.reserve(&mut record).is_err() {
+            queue.defer(order, now);
+            return Err(Stays::DiskFull);
         }
-        out.push(Record::new(now, Event::Move { queue: Arc::clone(queue), order, to, target: None, dead }));
+        out.extend(declaration);
+        out.push(record);
         Ok(())
     }
 

@@ -243,6 +243,16 @@ fn a_full_disk_refuses_publishes_and_goes_on_with_the_rest() {
     };
     assert_eq!((refused, store.broker.health()), (Error::DiskFull, Health::Full));
     assert!(published.len() > 10 * PER_SEGMENT, "{}", published.len());
+    let declared = link.declare_queue("more", &QueueOptions::default(), store.now);
+    assert_eq!(declared.unwrap_err(), Error::DiskFull);
+    // A dead letter is longer than its message: the message stays, and comes back.
+    assert_eq!(store.fetch(&mut link, QUEUE).as_ref(), published.first());
+    let rejected = link.settle("0", None, Settle::Reject(Reason::Rejected), store.now);
+    assert_eq!(rejected, Err(Error::DiskFull));
+    store.now = store.now.plus_ms(ciphermq_broker::limits::UNREADABLE_RETRY_MS);
+    store.broker.handle_timeout(store.now);
+    assert_eq!(store.fetch(&mut link, QUEUE).as_ref(), published.first());
+    store.settle(&mut link, "0", Settle::Nack { delay_ms: 0 });
     // Everything can be taken out; then there is room again.
     for id in &published {
         assert_eq!(store.fetch(&mut link, QUEUE).as_ref(), Some(id));

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ciphermq_journal::Entry;
+
 use super::{Link, check_length};
+use crate::dedupe::IdHash;
 use crate::event::{Event, Record};
 use crate::exchange::Route;
 use crate::{Error, Message, Timestamp, limits};
@@ -48,7 +51,7 @@ impl Link {
         let mut bytes = 0;
         let result = batch.into_iter().try_for_each(|publish| {
             self.publish(publish, now)?;
-            bytes += self.records.last().map_or(0, Record::room);
+            bytes += self.records.last().map_or(0, Record::encoded_len);
             if bytes > limits::BATCH_BYTES_MAX { Err(Error::Limit("256 MiB in a batch")) } else { Ok(()) }
         });
         if result.is_err() {
@@ -68,7 +71,7 @@ impl Link {
         let message = Message::new(&mut self.scratch, exchange, publish.key, publish.id, publish.envelope, now);
         let hash = state.hash(publish.id);
         let exchange = route.exchange;
-        let record = match self.with_room(Record::new(now, Event::Publish { message, hash, route })) {
+        let record = match self.with_room(message, hash, route, now) {
             Ok(record) => record,
             // A publisher whose ACK was lost must not be told that its stored message was refused.
             Err(_) if state.is_known(hash, exchange) => Record::new(now, Event::Duplicate),
@@ -78,13 +81,12 @@ impl Link {
         Ok(())
     }
 
-    /// Takes the room a publish needs, in its queues and in the log.
-    fn with_room(&self, record: Record) -> Result<Record, Error> {
-        let state = &self.shared.state;
-        let Event::Publish { message, route, .. } = &record.event else { return Ok(record) };
-        state.reserve(route, message.bytes())?;
-        if state.is_logged() && self.shared.journal.reserve(record.room()).is_err() {
-            state.unreserve(route, message.bytes());
+    /// The record of a publish, for which there is room in its queues and in the log.
+    fn with_room(&self, message: Message, hash: IdHash, route: Arc<Route>, now: Timestamp) -> Result<Record, Error> {
+        self.shared.state.reserve(&route, message.bytes())?;
+        let mut record = Record::new(now, Event::Publish { message, hash, route });
+        if self.shared.reserve(&mut record).is_err() {
+            self.shared.give_back(record);
             return Err(Error::DiskFull);
         }
         Ok(record)

@@ -6,7 +6,7 @@ use super::Link;
 use super::leases::Lease;
 use crate::event::{Event, Record, Settled};
 use crate::queue::{GiveBack, NoLease, Sighting};
-use crate::shared::Unreadable;
+use crate::shared::Stays;
 use crate::{Error, Reason, Timestamp};
 
 /// How to end or extend a lease.
@@ -35,7 +35,7 @@ pub enum Settle {
 enum NotEnded {
     NoLease,
     /// The message is back in its queue.
-    Unreadable,
+    Stays(Stays),
 }
 
 impl From<NoLease> for NotEnded {
@@ -44,9 +44,9 @@ impl From<NoLease> for NotEnded {
     }
 }
 
-impl From<Unreadable> for NotEnded {
-    fn from(_: Unreadable) -> NotEnded {
-        NotEnded::Unreadable
+impl From<Stays> for NotEnded {
+    fn from(stays: Stays) -> NotEnded {
+        NotEnded::Stays(stays)
     }
 }
 
@@ -55,8 +55,8 @@ impl Link {
     /// first is meant otherwise. Ack and reject are collected for the journal.
     ///
     /// # Errors
-    /// `NotLeased`; `NotAllowed` for a reject in a dead-letter queue; `Unreadable` for a reject of a message that cannot be
-    /// read back: it is back in its queue.
+    /// `NotLeased`; `NotAllowed` for a reject in a dead-letter queue; `Unreadable` and `DiskFull` for a reject of a message
+    /// that cannot become a dead letter now: it is back in its queue.
     pub fn settle(&mut self, id: &str, queue: Option<&str>, how: Settle, now: Timestamp) -> Result<(), Error> {
         self.now = now;
         let not_leased = || Error::NotLeased(id.to_owned());
@@ -74,7 +74,8 @@ impl Link {
             }
             match ended {
                 Ok(()) => return Ok(()),
-                Err(NotEnded::Unreadable) => return Err(Error::Unreadable(id.to_owned())),
+                Err(NotEnded::Stays(Stays::Unreadable)) => return Err(Error::Unreadable(id.to_owned())),
+                Err(NotEnded::Stays(Stays::DiskFull)) => return Err(Error::DiskFull),
                 Err(NotEnded::NoLease) => {}
             }
         }

@@ -34,7 +34,7 @@ impl Link {
     /// Declares a queue.
     ///
     /// # Errors
-    /// `Conflict`, `NotAllowed`, `Limit`, `Storage`.
+    /// `Conflict`, `NotAllowed`, `Limit`, `DiskFull`, `Storage`.
     pub fn declare_queue(&mut self, name: &str, options: &QueueOptions, now: Timestamp) -> Result<Returned, Error> {
         check_length(name)?;
         let settings = QueueSettings::decide(name, options, &self.shared.state.options);
@@ -45,7 +45,7 @@ impl Link {
     /// Declares a direct exchange.
     ///
     /// # Errors
-    /// `Limit`, `Storage`.
+    /// `Limit`, `DiskFull`, `Storage`.
     pub fn declare_exchange(&mut self, name: &str, now: Timestamp) -> Result<Returned, Error> {
         check_length(name)?;
         self.change(Topology::DeclareExchange { name: Arc::from(name) }, now)
@@ -54,7 +54,7 @@ impl Link {
     /// Binds a queue to an exchange.
     ///
     /// # Errors
-    /// `NoExchange`, `NoQueue`, `Limit`, `Storage`.
+    /// `NoExchange`, `NoQueue`, `Limit`, `DiskFull`, `Storage`.
     pub fn bind(&mut self, exchange: &str, queue: &str, key: &str, now: Timestamp) -> Result<Returned, Error> {
         check_length(key)?;
         let (exchange, queue, key) = (Arc::from(exchange), Arc::from(queue), Arc::from(key));
@@ -117,7 +117,13 @@ impl Link {
             settings.dead_letter.as_deref().map_or(Ok(()), check_length)?;
         }
         info!(connection = self.connection.id().0, "{change}");
-        self.records.push(Record::new(now, Event::Ask(Box::new(change), Arc::clone(&verdict))));
+        // What removes something must be possible on a full disk; there is only so much to remove.
+        let is_removal = change.is_removal();
+        let mut record = Record::new(now, Event::Ask(Box::new(change), Arc::clone(&verdict)));
+        if !is_removal && self.shared.reserve(&mut record).is_err() {
+            return Err(Error::DiskFull);
+        }
+        self.records.push(record);
         let receipt = self.submit().transpose()?;
         Ok(Returned { receipt, verdict })
     }

@@ -108,6 +108,10 @@ impl State {
     /// From then on nobody can lease what goes.
     fn decide_purge(&self, name: &str, stay_max: usize, now: Timestamp) -> Result<Option<Change>, Error> {
         let Some(queue) = self.registry.queue(name) else { return Ok(None) };
+        let counts = queue.counts();
+        if counts.ready + counts.delayed == 0 {
+            return Ok(None);
+        }
         let stay = queue.condemn();
         if stay.len() > stay_max {
             queue.restore_condemned(now);
