@@ -44,7 +44,6 @@ use crate::dedupe::{IdHash, KnownId};
 use crate::event::{Change, Counters, Event, Record, Settled, Topology};
 use crate::message::{Message, Parts};
 use crate::model::{ExchangeId, QueueId};
-use crate::options::strongest;
 use crate::{QueueSettings, Timestamp, limits};
 use read::Input;
 use write::{Length, Sink};
@@ -143,7 +142,7 @@ impl Entry for Record {
             Event::Publish { route, .. } => route.durability,
             Event::Settle { queue, .. } | Event::Move { queue, target: None, .. } => queue.settings().durability,
             Event::Move { queue, target: Some(to), .. } => {
-                strongest(queue.settings().durability, to.settings().durability)
+                queue.settings().durability.strictest(to.settings().durability)
             }
             Event::Duplicate | Event::Attempts { .. } | Event::Discard { .. } => Durability::Written,
             Event::Relocate { .. } | Event::Ids(_) | Event::Counters(_) | Event::Ask(..) | Event::Change(..) => {

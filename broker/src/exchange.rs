@@ -5,7 +5,6 @@ use hashbrown::HashMap;
 
 use crate::limits;
 use crate::model::ExchangeId;
-use crate::options::strongest;
 use crate::queue::Queue;
 
 /// A direct exchange: a message goes to every queue bound with exactly its key.
@@ -29,7 +28,7 @@ pub(crate) struct Route {
 impl Route {
     pub(crate) fn new(exchange: ExchangeId, queues: Vec<Arc<Queue>>) -> Route {
         let durabilities = queues.iter().map(|queue| queue.settings().durability);
-        let durability = durabilities.reduce(strongest).unwrap_or_default();
+        let durability = durabilities.reduce(Durability::strictest).unwrap_or_default();
         Route { exchange, queues, durability }
     }
 }

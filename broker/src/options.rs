@@ -129,11 +129,3 @@ pub(crate) fn in_words(durability: Durability) -> String {
         Durability::Written => "none".to_owned(),
     }
 }
-
-/// What satisfies both.
-pub(crate) fn strongest(a: Durability, b: Durability) -> Durability {
-    match (a, b) {
-        (Durability::Within(a), Durability::Within(b)) => Durability::Within(a.min(b)),
-        _ => a.max(b),
-    }
-}

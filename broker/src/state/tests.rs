@@ -13,7 +13,7 @@ use crate::link::{Link, Publish, Settle};
 use crate::shared::Shared;
 use crate::{ConnectionId, QueueOptions, Reason, Timestamp};
 
-const STEPS: usize = 4_000;
+const STEPS: usize = 3_000;
 const RECORDS_PER_SEGMENT: usize = 60;
 const SEGMENTS: usize = 5;
 const START: Timestamp = Timestamp(1_000_000);
