@@ -90,6 +90,7 @@ impl Side {
             self.link.publish(Publish { exchange, key, id: &id, envelope: &self.envelope }, now()).unwrap();
         }
         self.submit();
+        self.wait(WAITING_MAX);
     }
 
     /// Takes and acknowledges so many.
@@ -100,18 +101,22 @@ impl Side {
                 self.link.settle(delivery.message().id(), None, Settle::Ack, now()).unwrap();
                 taken += 1;
             } else {
+                // Whatever rings, for a delivery or a receipt, is looked at before the next sleep.
                 self.submit();
                 self.sleep();
             }
         }
         self.submit();
+        self.wait(WAITING_MAX);
     }
 
     fn submit(&mut self) {
         if let Some(submitted) = self.link.submit() {
             self.receipts.push_back(submitted.unwrap());
         }
-        self.wait(WAITING_MAX);
+        while self.receipts.front().is_some_and(|first| self.link.outcome(*first) == Some(Ok(()))) {
+            self.receipts.pop_front();
+        }
     }
 
     /// Until only so many submissions are open.

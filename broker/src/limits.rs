@@ -50,7 +50,7 @@ pub const MAX_ATTEMPTS_DEFAULT: u32 = 20;
 /// Default bound on the bytes of stored messages.
 pub const STORE_BYTES_DEFAULT: u64 = 4 << 30;
 /// Default bound on the bytes of messages kept in memory by a broker that can read them back from its log.
-pub const RESIDENT_BYTES_DEFAULT: u64 = 128 << 20;
+pub const RESIDENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Default time a message id is remembered.
 pub const DEDUPE_WINDOW_MS_DEFAULT: u64 = 24 * 60 * 60 * 1000;
 /// Default number of message ids remembered.

@@ -279,11 +279,10 @@ impl Link {
         }
     }
 
-    /// Nothing is to be done: what was read of the log need not stay in memory. A consumer that still holds a lease will
-    /// soon read on.
+    /// Nothing is to be done. A consumer that still holds a lease will soon read on, others need not keep what they read.
     fn rest(&mut self) {
-        if self.leases.len() == 0 && self.loader.has_read() {
-            self.loader = self.shared.loader();
+        if self.leases.len() == 0 {
+            self.loader.rest();
         }
     }
 

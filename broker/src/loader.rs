@@ -18,6 +18,9 @@ pub(crate) struct Loader<L = Reader> {
 /// Where records are read.
 pub(crate) trait Log {
     fn read(&mut self, at: Position) -> Result<&[u8], ReadError>;
+
+    /// Frees what is kept of it.
+    fn rest(&mut self);
 }
 
 /// Why a message has no body.
@@ -35,6 +38,10 @@ impl Log for Reader {
     fn read(&mut self, at: Position) -> Result<&[u8], ReadError> {
         Reader::read(self, at)
     }
+
+    fn rest(&mut self) {
+        Reader::rest(self);
+    }
 }
 
 impl<L: Log> Loader<L> {
@@ -42,9 +49,11 @@ impl<L: Log> Loader<L> {
         Loader { log, has_read: false, is_failing: false }
     }
 
-    /// Whether it may keep a stretch of log.
-    pub(crate) fn has_read(&self) -> bool {
-        self.has_read
+    /// Nothing is to be read for now: what was read last need not stay in memory.
+    pub(crate) fn rest(&mut self) {
+        if std::mem::take(&mut self.has_read) {
+            self.log.rest();
+        }
     }
 
     /// The message `order` of `queue`, whose body was seen there a moment ago.
@@ -118,6 +127,10 @@ mod tests {
                 None => Err(ReadError::Gone(at)),
             }
         }
+
+        fn rest(&mut self) {
+            self.0.clear();
+        }
     }
 
     fn message() -> Message {
@@ -180,6 +193,17 @@ mod tests {
         let (queue, at) = queue();
         assert!(queue.retire(ORDER, Timestamp(6)).is_some());
         assert_eq!(load(&queue, at, &[]).unwrap_err(), Unloadable::Gone);
+    }
+
+    #[test]
+    fn who_rests_keeps_nothing_of_the_log() {
+        let (queue, at) = queue();
+        let mut loader = Loader::new(FakeLog([(ORDER, Ok(payload()))].into()));
+        loader.rest();
+        assert!(!loader.log.0.is_empty(), "nothing was read");
+        assert!(loader.load(&queue, ORDER, Body::Stored(at)).is_ok());
+        loader.rest();
+        assert!(loader.log.0.is_empty());
     }
 
     #[test]
