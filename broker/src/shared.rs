@@ -137,15 +137,17 @@ impl Shared {
         };
         let is_asked_for = |record: &Record| matches!(&record.event, Event::Move { to: before, .. } if *before == to);
         let is_there = self.state.registry.queue(&to).is_some() || out.last().is_some_and(is_asked_for);
-        let declaration = (!is_there).then(|| Record::new(now, self.declare_dead_letters(&to)));
-        let mut record = Record::new(now, Event::Move { queue: Arc::clone(queue), order, to, target: None, dead });
+        let before = out.len();
+        if !is_there {
+            out.push(Record::new(now, self.declare_dead_letters(&to)));
+        }
+        out.push(Record::new(now, Event::Move { queue: Arc::clone(queue), order, to, target: None, dead }));
         // A dead letter is longer than the message was: a disk full of messages has no room to move them all.
-        if self.reserve(&mut record).is_err() {
+        if out[before..].iter_mut().try_for_each(|record| self.reserve(record)).is_err() {
+            out.drain(before..).for_each(|record| self.journal.unreserve(record.reserved.into()));
             queue.defer(order, now);
             return Err(Stays::DiskFull);
         }
-        out.extend(declaration);
-        out.push(record);
         Ok(())
     }
 

@@ -283,6 +283,26 @@ fn a_batch_is_there_as_a_whole() {
 }
 
 #[test]
+fn a_batch_with_what_is_known_already_is_answered_like_any_other() {
+    let mut store = Store::new();
+    let mut link = store.link();
+    store.declare(&mut link, "small", &QueueOptions { max_messages: Some(3), ..Default::default() });
+    store.done(link.bind("default_exchange", "small", "small", store.now));
+    store.publish(&mut link, "small", "a");
+    store.publish(&mut link, "small", "b");
+    // Room for one more, so that the known ones take the way past the limit, in a batch with a new one and alone.
+    for batch in [["c", "a", "b"], ["c", "b", "a"]] {
+        link.publish_batch(batch.map(|id| store::message("small", id, "{}")), store.now).unwrap();
+        store.submit(&mut link);
+    }
+    let refused = link.publish_batch(["a", "d"].map(|id| store::message("small", id, "{}")), store.now);
+    assert_eq!(refused, Err(Error::QueueFull("small".into())));
+    assert!(link.submit().is_none(), "all or none");
+    store.fail_power();
+    assert_eq!(store.take("small"), ["a", "b", "c"]);
+}
+
+#[test]
 fn an_orderly_end_loses_nothing_that_was_submitted() {
     let mut store = Store::new();
     let mut link = store.link();

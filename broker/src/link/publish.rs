@@ -57,10 +57,22 @@ impl Link {
         if result.is_err() {
             self.records.drain(before..).for_each(|record| self.shared.give_back(record));
         }
+        self.forget_duplicates(before);
         if let Some((_, all_but_last)) = self.records.get_mut(before..).and_then(<[_]>::split_last_mut) {
             all_but_last.iter_mut().for_each(|record| record.continues = true);
         }
         result
+    }
+
+    /// Whatever is submitted with them, behind what they repeat, lets their answers wait long enough. In a group they would only
+    /// make a difference to whether a full disk may refuse it.
+    fn forget_duplicates(&mut self, from: usize) {
+        let is_duplicate = |record: &Record| matches!(record.event, Event::Duplicate);
+        let duplicates = self.records[from..].iter().filter(|record| is_duplicate(record)).count();
+        if (1..self.records.len() - from).contains(&duplicates) {
+            let batch = self.records.split_off(from);
+            self.records.extend(batch.into_iter().filter(|record| !is_duplicate(record)));
+        }
     }
 
     fn collect(&mut self, publish: Publish<'_>, now: Timestamp) -> Result<(), Error> {
