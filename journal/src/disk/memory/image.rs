@@ -280,8 +280,11 @@ impl Inode {
     }
 
     fn sync(&mut self) {
-        for write in self.writes.extract_if(.., |write| !write.given_up) {
+        let synced: Vec<Write> = self.writes.extract_if(.., |write| !write.given_up).collect();
+        for write in &synced {
             put_at(&mut self.durable, write.offset, &write.bytes);
+            // What is left was written before: it may get to the disk yet, but not over what is there now.
+            self.writes.iter_mut().for_each(|given_up| given_up.take_from(write));
         }
     }
 
@@ -290,6 +293,18 @@ impl Inode {
             choice.keep(&write, &mut self.durable);
         }
         self.live = self.durable.clone();
+    }
+}
+
+impl Write {
+    /// Where both write, has the bytes of `other`.
+    fn take_from(&mut self, other: &Write) {
+        let from = self.offset.max(other.offset);
+        let to = (self.offset + self.bytes.len()).min(other.offset + other.bytes.len());
+        if from < to {
+            let bytes = &other.bytes[from - other.offset..to - other.offset];
+            self.bytes[from - self.offset..to - self.offset].copy_from_slice(bytes);
+        }
     }
 }
 

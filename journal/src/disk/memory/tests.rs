@@ -134,6 +134,22 @@ fn a_call_fails_once_or_its_kind_for_ever_or_everything() {
 }
 
 #[test]
+fn what_a_failed_sync_left_never_undoes_what_was_synced_later() {
+    let (disk, file) = begun();
+    disk.fail_at(disk.calls().len() as u64 + 1, ErrorKind::Other, Times::Once);
+    file.write_at(2, b"cdef").unwrap();
+    assert!(file.sync().is_err());
+    file.write_at(3, b"xy").unwrap();
+    file.sync().unwrap();
+    for seed in 0..100 {
+        let after = disk.crash(Crash::PowerLoss(Unsynced::Random(seed)));
+        let bytes = bytes(&after, "a").unwrap();
+        assert_eq!(&bytes[3..5], b"xy", "seed {seed}");
+        assert!([b'c', 0].contains(&bytes[2]) && [b'f', 0].contains(&bytes[5]), "seed {seed}: {bytes:?}");
+    }
+}
+
+#[test]
 fn what_a_failed_sync_left_no_later_sync_brings_to_the_disk() {
     let (disk, file) = begun();
     file.write_at(2, b"cd").unwrap();
