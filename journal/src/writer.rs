@@ -295,7 +295,12 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
             }
             let is_carried = self.pending.front().is_some_and(|first| first.submission.is_none());
             self.limits.earn(if is_carried { -(bytes as i64) } else { bytes as i64 });
+            self.limits.earn(self.space.take_released() as i64);
             self.commit();
+            if is_carried {
+                // What is released where it was before is still of use: it has earned nothing.
+                self.space.take_released();
+            }
         }
         self.done = self.taken;
         self.complete();
