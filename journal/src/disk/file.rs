@@ -22,7 +22,7 @@ pub struct FileDisk {
     log: PathBuf,
     aside: PathBuf,
     access: Access,
-    /// The lock ends when this is closed, however the process ends.
+    /// The lock ends when this is closed, however the process ends. Who only looks takes none.
     lock: Option<File>,
 }
 
@@ -44,7 +44,7 @@ impl FileDisk {
         make_dir(dir).map_err(|error| about("make", dir, &error))?;
         let mut options = new_file_options();
         options.create(true);
-        let lock = lock(dir, &options, File::try_lock)?;
+        let lock = lock(dir, &options)?;
         write_process_id(&lock).map_err(|error| about("write", &dir.join("LOCK"), &error))?;
         for sub in [&log, &aside] {
             make_dir(sub).map_err(|error| about("make", sub, &error))?;
@@ -54,21 +54,15 @@ impl FileDisk {
         Ok(FileDisk { log, aside, access: Access::Write, lock: Some(lock) })
     }
 
-    /// Opens the directory for reading. Whatever would change it fails with [`ErrorKind::ReadOnlyFilesystem`], but for
+    /// Opens the directory for reading, also beside a process that writes to it: takes no lock and makes nothing. Whatever would change it fails with [`ErrorKind::ReadOnlyFilesystem`], but for
     /// [`Disk::keep_aside`], which only tells whether it would.
     ///
     /// # Errors
-    /// As [`FileDisk::open`]; [`ErrorKind::NotFound`] if the directory is not there.
+    /// [`ErrorKind::NotFound`] if the directory is not there; otherwise as the system says.
     pub fn open_to_look(dir: &Path) -> io::Result<FileDisk> {
         let log = dir.join("log");
         log.read_dir().map_err(|error| about("read", &log, &error))?;
-        let lock = match lock(dir, OpenOptions::new().read(true), File::try_lock_shared) {
-            Ok(lock) => Some(lock),
-            // A copy of the files alone can be looked at, too: nobody is writing to it.
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        Ok(FileDisk { log, aside: dir.join("aside"), access: Access::Look, lock })
+        Ok(FileDisk { log, aside: dir.join("aside"), access: Access::Look, lock: None })
     }
 
     fn writable(&self) -> io::Result<()> {
@@ -81,7 +75,7 @@ impl FileDisk {
 
 impl Drop for FileDisk {
     fn drop(&mut self) {
-        if let (Access::Write, Some(lock)) = (self.access, &self.lock) {
+        if let Some(lock) = &self.lock {
             // Nobody shall be told of a process that is long gone; if this fails, somebody is.
             let _ = lock.set_len(0);
         }
@@ -257,10 +251,10 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn lock(dir: &Path, options: &OpenOptions, try_lock: impl Fn(&File) -> Result<(), TryLockError>) -> io::Result<File> {
+fn lock(dir: &Path, options: &OpenOptions) -> io::Result<File> {
     let path = dir.join("LOCK");
     let file = options.open(&path).map_err(|error| about("open", &path, &error))?;
-    match try_lock(&file) {
+    match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::Error(error)) => Err(about("lock", &path, &error)),
         Err(TryLockError::WouldBlock) => {
@@ -357,27 +351,27 @@ mod tests {
     fn the_second_to_open_is_told_who_was_first() {
         let (dir, disk) = opened();
         let path = dir.path().join("a/b");
-        for error in [FileDisk::open(&path).unwrap_err(), FileDisk::open_to_look(&path).unwrap_err()] {
-            assert_eq!(error.kind(), ErrorKind::ResourceBusy);
-            let text = error.to_string();
-            assert!(text.contains(&format!("in use by process {}", std::process::id())), "{text}");
-            assert!(text.contains(path.to_str().unwrap()), "{text}");
-        }
+        let error = FileDisk::open(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+        let text = error.to_string();
+        assert!(text.contains(&format!("in use by process {}", std::process::id())), "{text}");
+        assert!(text.contains(path.to_str().unwrap()), "{text}");
         drop(disk);
         FileDisk::open(&path).unwrap();
     }
 
     #[test]
-    fn looking_changes_nothing() {
+    fn looking_changes_nothing_and_keeps_nobody_out() {
         let (dir, disk) = opened();
         disk.create("one", 4096).unwrap();
-        drop(disk);
         let looking = FileDisk::open_to_look(&dir.path().join("a/b")).unwrap();
         assert_eq!(looking.list().unwrap(), ["one"]);
         assert!(looking.open("one").unwrap().write_at(0, b"x").is_err());
         let refused = [looking.create("two", 1).err(), looking.rename("one", "two").err(), looking.remove("one").err()];
         assert!(refused.into_iter().all(|error| error.unwrap().kind() == ErrorKind::ReadOnlyFilesystem));
         looking.keep_aside("three", b"x").unwrap();
+        drop(disk);
+        FileDisk::open(&dir.path().join("a/b")).unwrap();
         assert_eq!(dir.path().join("a/b/aside").read_dir().unwrap().count(), 0);
         assert_eq!(
             FileDisk::open_to_look(&dir.path().join("nothing")).unwrap_err().kind(),
