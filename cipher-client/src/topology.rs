@@ -95,6 +95,8 @@ pub struct QueueInfo {
     pub max_messages: u64,
     /// Bound on bytes; 0 is none.
     pub max_bytes: u64,
+    /// What the confirmation of a message waits for: `sync`, `interval:<ms>` or `none`.
+    pub durability: String,
 }
 
 /// An exchange, as [`Client::list_exchanges`] shows it.

@@ -1,11 +1,12 @@
 //! `Broker`: the real broker, inside this process, for tests.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use ciphermq_server::{Server, ServerConfig};
+use ciphermq_server::{DirectoryStore, Server, ServerConfig, Store};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use tokio::runtime::Runtime;
@@ -35,8 +36,14 @@ struct Running {
 impl Broker {
     /// Starts it; port 0 picks a free one.
     #[new]
-    #[pyo3(signature = (*, port, lease, max_attempts))]
-    fn new(py: Python<'_>, port: u16, lease: Option<Seconds>, max_attempts: Option<u32>) -> PyResult<Self> {
+    #[pyo3(signature = (*, port, lease, max_attempts, data_dir))]
+    fn new(
+        py: Python<'_>,
+        port: u16,
+        lease: Option<Seconds>,
+        max_attempts: Option<u32>,
+        data_dir: Option<PathBuf>,
+    ) -> PyResult<Self> {
         let mut config =
             ServerConfig { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ..ServerConfig::default() };
         if let Some(Seconds(lease)) = lease {
@@ -44,6 +51,9 @@ impl Broker {
         }
         if let Some(attempts) = max_attempts {
             config.broker.max_attempts = attempts;
+        }
+        if let Some(path) = data_dir {
+            config.store = Store::Directory(DirectoryStore { path, bytes_max: None });
         }
         let (address, running) = py.detach(|| start(config))?;
         Ok(Self { address, running: Owned::new(Mutex::new(Some(running))) })
@@ -78,7 +88,7 @@ impl Broker {
         })
     }
 
-    /// Ends it in the middle of what it does: connections break.
+    /// Ends it in the middle of what it does: connections break, nothing is sealed.
     fn kill(&self, py: Python<'_>) -> PyResult<()> {
         let running = self.take()?;
         // Dropping the tasks closes their sockets.

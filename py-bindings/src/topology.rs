@@ -34,6 +34,7 @@ impl<'py> IntoPyObject<'py> for Queue {
         dict.set_item("dead_letter", self.0.dead_letter)?;
         dict.set_item("max_messages", self.0.max_messages)?;
         dict.set_item("max_bytes", self.0.max_bytes)?;
+        dict.set_item("durability", self.0.durability)?;
         Ok(dict)
     }
 }

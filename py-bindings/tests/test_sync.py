@@ -226,6 +226,7 @@ def test_topology_is_made_listed_and_taken_away(sender: ciphermq.Sender) -> None
     [jobs] = [queue for queue in sender.list_queues() if queue["queue"] == "jobs"]
     assert (jobs["lease"], jobs["max_attempts"], jobs["dead_letter"]) == (12.5, 3, "jobs.failed")
     assert (jobs["max_messages"], jobs["max_bytes"], jobs["ready"]) == (9, 10_000, 0)
+    assert jobs["durability"] == "interval:50"
     assert {"exchange": "work", "kind": "direct", "bindings": 1} in sender.list_exchanges()
     assert sender.list_bindings("work") == [{"exchange": "work", "queue": "jobs", "routing_key": "job"}]
     sender.send("x", exchange="work", routing_key="job")

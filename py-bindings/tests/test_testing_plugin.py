@@ -26,6 +26,13 @@ def test_flow(ciphermq_broker):
 def test_each_test_has_a_broker_of_its_own(ciphermq_broker):
     with ciphermq.Sender(port=ciphermq_broker.port) as sender:
         assert sender.stats()["published"] == 0
+
+def test_what_is_confirmed_survives(ciphermq_durable_broker):
+    with ciphermq.Sender(port=ciphermq_durable_broker.port, public_key=ciphermq.generate_keypair()[1]) as sender:
+        sender.send("kept")
+        ciphermq_durable_broker.kill()
+        ciphermq_durable_broker.start()
+        assert sender.list_queues()[0]["ready"] == 1
 """
 
 
@@ -35,7 +42,7 @@ def test_a_users_test_finds_the_fixture_by_itself(tmp_path: Path) -> None:
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_it_speaks_the_text_protocol() -> None:
@@ -66,6 +73,28 @@ def test_after_its_end_the_port_is_free_and_it_starts_again_there(keys: Keys, en
         assert sender.send("kept by the new one")
         assert sender.list_queues()[0]["ready"] == 1
     broker.stop()
+
+
+@pytest.mark.parametrize("end", [Broker.stop, Broker.kill])
+def test_with_a_directory_everything_is_there_again(keys: Keys, tmp_path: Path, end) -> None:
+    private, public = keys
+    with Broker(data_dir=tmp_path / "new" / "data") as broker:
+        with ciphermq.Sender(**broker.address, public_key=public) as sender:
+            sender.declare_queue("jobs", max_attempts=3)
+            message_id = sender.send("kept")
+            end(broker)
+            broker.start()
+            assert sender.send("kept", message_id=message_id) == message_id
+            assert {row["queue"]: row["ready"] for row in sender.list_queues()} == {"default_queue": 1, "jobs": 0}
+        with ciphermq.Receiver(**broker.address, private_key=private) as receiver:
+            assert next(receiver).text == "kept"
+
+
+def test_two_brokers_cannot_share_a_directory(tmp_path: Path) -> None:
+    with Broker(data_dir=tmp_path):
+        with pytest.raises(OSError, match="in use"):
+            Broker(data_dir=tmp_path)
+    Broker(data_dir=tmp_path).stop()
 
 
 def test_a_port_that_is_taken_is_an_os_error() -> None:

@@ -1,19 +1,21 @@
 //! The command line: every flag with its environment variable, default, unit and bounds.
 
+mod values;
+
 use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
 
-use cipher_client::crypto::{RSA_BITS_MAX, RSA_BITS_MIN};
 use ciphermq_broker::limits as broker;
-use ciphermq_protocol::limits as wire;
+use ciphermq_protocol::{Durability, limits as wire};
 use ciphermq_server::limits;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::bench::{Echo, Mode};
+pub(crate) use values::{Listen, Size};
+use values::{at_least_one, body_size, connection_count, disk_size, durability, key_bits, line_size, window};
 
 /// An encrypted message broker: it stores and delivers messages it cannot read.
 #[derive(Debug, Parser)]
@@ -23,6 +25,9 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
+/// [`broker::RESIDENT_BYTES_DEFAULT`] as a flag says it.
+const MEMORY_BUDGET_DEFAULT: &str = "64MiB";
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 done (for serve: stopped by a signal, every connection ended in time or was cut), \
 1 failed while running, 2 wrong usage (bad flags, an address that may not be listened on).";
@@ -31,6 +36,10 @@ Exit codes: 0 done (for serve: stopped by a signal, every connection ended in ti
 pub(crate) enum Command {
     /// Run the broker until SIGINT or SIGTERM
     Serve(Serve),
+    /// Check a data directory without changing it
+    Verify(Verify),
+    /// Print the records of a data directory, never a body
+    Inspect(Inspect),
     /// Make an RSA key pair for a receiver
     Keygen(Keygen),
     /// Seal messages for a receiver and publish them
@@ -51,16 +60,33 @@ pub(crate) struct Serve {
     #[arg(long, env = "CIPHERMQ_LISTEN", value_name = "ADDRESS:PORT", default_value = limits::LISTEN_DEFAULT)]
     pub(crate) listen: Listen,
 
-    /// Directory for messages [default: ciphermq below $XDG_STATE_HOME or ~/.local/state].
+    /// Directory for messages, made if it is not there [default: ciphermq below $XDG_STATE_HOME or ~/.local/state].
     ///
-    /// This version has no journal on disk yet: it says so at the start, keeps messages in memory, and writes nothing
-    /// to the directory.
+    /// One broker at a time uses it. What a start finds wrong with it is said on stderr and kept in its directory `aside`.
     #[arg(long, env = "CIPHERMQ_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
     /// Keep messages in memory only: they are gone when the process ends
     #[arg(long, env = "CIPHERMQ_MEMORY", value_parser = FalseyValueParser::new())]
     pub(crate) memory: bool,
+
+    /// What an ACK waits for, for queues that do not state their own: sync, interval:<ms> or none.
+    ///
+    /// sync: the message is on disk. interval:<ms>: it is written, and on disk at most so many milliseconds later. none: it
+    /// is written, and the system puts it on disk when it likes. What is written survives the end of the process, what
+    /// is on disk survives the end of the power.
+    #[arg(long, env = "CIPHERMQ_DURABILITY", value_name = "WHEN", default_value = "sync", value_parser = durability)]
+    pub(crate) durability: Durability,
+
+    /// Bytes of message bodies kept in memory; beyond them bodies are read back from disk when they are delivered
+    #[arg(long, env = "CIPHERMQ_MEMORY_BUDGET", value_name = "SIZE", default_value = MEMORY_BUDGET_DEFAULT)]
+    pub(crate) memory_budget: Size,
+
+    /// Bytes the data directory may take, at least 16MiB [default: what the disk has].
+    ///
+    /// Near the limit publishes are refused with DISK_FULL; consuming and acking go on.
+    #[arg(long, env = "CIPHERMQ_DISK_MAX_BYTES", value_name = "SIZE", value_parser = disk_size)]
+    pub(crate) disk_max_bytes: Option<Size>,
 
     /// Milliseconds a delivery may stay unsettled before it is delivered again, for queues that do not state their own
     #[arg(long, env = "CIPHERMQ_LEASE_MS", value_name = "MS", default_value_t = broker::LEASE_MS_DEFAULT,
@@ -112,6 +138,44 @@ pub(crate) struct Serve {
     /// (`info,ciphermq_server=debug`)
     #[arg(long, env = "CIPHERMQ_LOG", value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
+}
+
+/// Reads every byte of the log and compares it with its checksums. Takes no lock and writes nothing, so it can run beside a
+/// broker; what that one is just writing is not counted as damage.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 every record is whole, 1 at least one is damaged or the directory cannot be read, 2 wrong usage.")]
+pub(crate) struct Verify {
+    /// Directory of messages
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// One line a record, in the order of the log: position, time, kind, exchange, queues, message id, lengths. Takes no lock and
+/// writes nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 at least one record is damaged or the directory cannot be read, 2 wrong usage.")]
+pub(crate) struct Inspect {
+    /// Directory of messages
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+
+    /// Print records from this position on
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub(crate) from: u64,
+
+    /// Print records of this queue only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) queue: Option<String>,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -194,8 +258,9 @@ pub(crate) struct Receive {
     pub(crate) timeout_ms: Option<u64>,
 }
 
-/// Without --server a broker is started as a process of its own, keeping messages in memory. It shares the machine's
-/// cores with the load generator: both would be faster alone.
+/// Without --server a broker is started as a process of its own. It keeps its messages in a temporary directory, synced
+/// before each answer, or in memory (--memory). It shares the machine's cores with the load generator: both would be faster
+/// alone.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Bench {
@@ -203,13 +268,21 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) server: Option<SocketAddr>,
 
+    /// Have the brokers that are started keep their messages in memory: nothing is synced, nothing is reopened
+    #[arg(long)]
+    pub(crate) memory: bool,
+
+    /// Directory below which they keep their messages; removed behind them [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR", conflicts_with = "memory")]
+    pub(crate) data_dir: Option<PathBuf>,
+
     /// What to measure
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
         value_name = "MODES",
-        default_value = "publish,end-to-end,drain,echo,crypto,memory"
+        default_value = "publish,end-to-end,drain,echo,crypto,memory,reopen"
     )]
     pub(crate) modes: Vec<Mode>,
 
@@ -224,6 +297,10 @@ pub(crate) struct Bench {
     /// Publishes a connection may have unanswered
     #[arg(long, value_delimiter = ',', value_name = "COUNTS", default_value = "1,256", value_parser = window)]
     pub(crate) windows: Vec<usize>,
+
+    /// Messages of mode reopen [default: 1,000,000]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) reopen_messages: Option<u64>,
 
     /// Seconds of each row of publish, end-to-end and echo [default: 2]
     #[arg(long, value_name = "S", value_parser = value_parser!(u64).range(1..=600))]
@@ -284,74 +361,6 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
     line
 }
 
-/// A socket address; `localhost` is understood without asking a name server.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Listen(pub(crate) SocketAddr);
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Listen, String> {
-        let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
-        match local {
-            Some(port) => Ok(Listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
-            None => text
-                .parse()
-                .map(Listen)
-                .map_err(|_| "an IP address and a port, such as 127.0.0.1:5672 or [::1]:0".into()),
-        }
-    }
-}
-
-/// A number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size(pub(crate) u64);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Size, String> {
-        const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
-        let unit = UNITS.iter().find_map(|(unit, shift)| text.strip_suffix(unit).map(|digits| (digits, *shift)));
-        let (digits, shift) = unit.unwrap_or((text, 0));
-        let bytes = digits.trim_end().parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
-        bytes.map(Size).ok_or_else(|| "a number of bytes, such as 4096, 64KiB, 1MiB or 4GiB".into())
-    }
-}
-
-fn line_size(text: &str) -> Result<Size, String> {
-    let size: Size = text.parse()?;
-    let allowed = wire::LINE_BYTES_MIN as u64..=wire::LINE_BYTES_MAX as u64;
-    if allowed.contains(&size.0) { Ok(size) } else { Err("from 4KiB to 64MiB".into()) }
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a number from 1".into())
-}
-
-fn key_bits(text: &str) -> Result<usize, String> {
-    between(text, RSA_BITS_MIN, RSA_BITS_MAX)
-}
-
-/// The default line limit of a broker bounds what a bench can send: base64 makes a third more of it.
-fn body_size(text: &str) -> Result<Size, String> {
-    const BODY_BYTES_MAX: u64 = 128 << 10;
-    let size: Size = text.parse()?;
-    if size.0 <= BODY_BYTES_MAX { Ok(size) } else { Err("at most 128KiB".into()) }
-}
-
-fn connection_count(text: &str) -> Result<usize, String> {
-    between(text, 1, 1000)
-}
-
-fn window(text: &str) -> Result<usize, String> {
-    between(text, 1, wire::PENDING_REPLIES_MAX)
-}
-
-fn between(text: &str, min: usize, max: usize) -> Result<usize, String> {
-    text.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| format!("a number from {min} to {max}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,23 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_exact_or_refused() {
-        let size = |text: &str| text.parse::<Size>().map(|size| size.0).ok();
-        assert_eq!(size("4096"), Some(4096));
-        assert_eq!(size("64KiB"), Some(64 << 10));
-        assert_eq!(size("1 MiB"), Some(1 << 20));
-        assert_eq!(size("4GiB"), Some(4 << 30));
-        for bad in ["", "KiB", "1.5MiB", "-1", "1MB", "4 096", "18446744073709551616", "18446744073709551615KiB"] {
-            assert_eq!(size(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn localhost_needs_no_name_server() {
-        let listen = |text: &str| text.parse::<Listen>().map(|listen| listen.0.to_string()).ok();
-        assert_eq!(listen("localhost:0").as_deref(), Some("127.0.0.1:0"));
-        assert_eq!(listen("[::1]:5672").as_deref(), Some("[::1]:5672"));
-        assert_eq!(listen("localhost"), None);
-        assert_eq!(listen("example.org:5672"), None);
+    fn defaults_in_words_are_those_in_numbers() {
+        assert_eq!(MEMORY_BUDGET_DEFAULT.parse(), Ok(Size(broker::RESIDENT_BYTES_DEFAULT)));
     }
 }

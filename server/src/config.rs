@@ -2,6 +2,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ciphermq_broker::BrokerOptions;
+use ciphermq_protocol::Durability;
 
 use crate::limits;
 
@@ -29,9 +30,26 @@ pub struct ServerConfig {
 pub enum Store {
     /// In memory: what the broker holds ends with the process.
     Memory,
-    /// In a directory. This version has no journal on disk yet: the broker keeps messages in memory all the same,
-    /// and whoever starts it must say so.
-    Directory(PathBuf),
+    /// On disk: what was acknowledged outlives the process, however it ends.
+    Directory(DirectoryStore),
+}
+
+/// A data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryStore {
+    /// Where it is; made if it is not there.
+    pub path: PathBuf,
+    /// Bytes its files may take; `None`: what the disk has.
+    pub bytes_max: Option<u64>,
+}
+
+/// What the journal calls a durability.
+pub fn journal_durability(asked: Durability) -> ciphermq_journal::Durability {
+    match asked {
+        Durability::Sync => ciphermq_journal::Durability::Synced,
+        Durability::Interval { ms } => ciphermq_journal::Durability::Within(ms),
+        Durability::None => ciphermq_journal::Durability::Written,
+    }
 }
 
 impl Default for ServerConfig {

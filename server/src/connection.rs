@@ -22,12 +22,21 @@ use crate::session::{OUTPUT_BYTES_MAX, Received, TextSession, Transmitted};
 pub(crate) struct ConnectionContext {
     /// The time.
     pub(crate) clock: Clock,
+    /// Where messages are kept.
+    pub(crate) store: StoreKind,
     /// Bounds and pauses.
     pub(crate) limits: SessionLimits,
     /// Becomes true when the server stops.
     pub(crate) shutdown: watch::Receiver<bool>,
     /// What is counted.
     pub(crate) counters: Arc<Counters>,
+}
+
+/// What a journal can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    Memory,
+    Disk,
 }
 
 /// Bounds and pauses of a connection.

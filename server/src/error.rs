@@ -1,5 +1,6 @@
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why a server could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,15 @@ pub enum Error {
         /// What the system says.
         #[source]
         source: io::Error,
+    },
+    /// The data directory is in use, not permitted, or its disk fails.
+    #[error("cannot use the data directory {}", path.display())]
+    Data {
+        /// The directory asked for.
+        path: PathBuf,
+        /// What the journal or the system says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The listening socket could not be handed to the runtime.
     #[error("cannot accept connections")]

@@ -35,6 +35,7 @@ mod server;
 mod session;
 mod timers;
 
-pub use config::{ServerConfig, Store};
+pub use ciphermq_broker::Recovered;
+pub use config::{DirectoryStore, ServerConfig, Store, journal_durability};
 pub use error::Error;
 pub use server::Server;

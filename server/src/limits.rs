@@ -42,6 +42,9 @@ pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Open files the process needs beside its connections.
 pub const OPEN_FILES_RESERVED: u64 = 64;
 
+/// Lowest `--disk-max-bytes`: four segments of the smallest size, one of them kept for settling.
+pub const DISK_BYTES_MIN: u64 = 16 << 20;
+
 /// Memory for lines that are still arriving, over all connections: beyond it a connection whose line has outgrown an
 /// ordinary read is closed. Without it every connection could hold a line of the maximum that never ends.
 pub const INPUT_BYTES_TOTAL_MAX: usize = 1 << 30;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cli;
+mod inspect;
 mod keygen;
 mod logging;
 mod open_files;
@@ -10,6 +11,7 @@ mod receive;
 mod send;
 mod serve;
 mod shutdown;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<cli::Status, cli::Fault> {
     match arguments.command {
         Command::Serve(options) => serve::run(options),
+        Command::Verify(options) => verify::run(&options),
+        Command::Inspect(options) => inspect::run(&options),
         Command::Keygen(options) => keygen::run(&options),
         Command::Send(options) => send::run(options),
         Command::Receive(options) => receive::run(&options),

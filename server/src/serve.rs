@@ -1,10 +1,14 @@
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ciphermq_broker::BrokerOptions;
-use ciphermq_server::{Error, Server, ServerConfig, Store};
+use ciphermq_journal::{FindingKind, Report};
+use ciphermq_server::{DirectoryStore, Error, Recovered, Server, ServerConfig, Store, journal_durability};
+
+use tracing::{info, warn};
 
 use crate::cli::{Fault, Serve, Status};
 use crate::{logging, open_files, shutdown};
@@ -20,10 +24,6 @@ pub(crate) fn run(options: Serve) -> Result<Status, Fault> {
         ));
     }
     let config = config(options);
-    if let Store::Directory(directory) = &config.store {
-        // Not through the log: no filter may hide it.
-        eprintln!("{}", memory_only(directory));
-    }
     open_files::raise(config.connections_max);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -33,7 +33,9 @@ pub(crate) fn run(options: Serve) -> Result<Status, Fault> {
     runtime.block_on(async {
         // Before the ready line: whoever reads it may send a signal at once.
         let stop = shutdown::on_signal().map_err(Fault::runtime)?;
+        let began = Instant::now();
         let server = Server::bind(config).map_err(fault)?;
+        server.recovered().into_iter().for_each(|recovered| tell(recovered, began.elapsed()));
         announce(server.local_addr());
         server.run(stop).await.map_err(fault)
     })?;
@@ -43,15 +45,18 @@ pub(crate) fn run(options: Serve) -> Result<Status, Fault> {
 }
 
 fn config(options: Serve) -> ServerConfig {
-    let store = match (options.memory, options.data_dir) {
-        (true, _) => Store::Memory,
-        (false, Some(directory)) => Store::Directory(directory),
-        (false, None) => Store::Directory(default_directory()),
+    let store = if options.memory {
+        Store::Memory
+    } else {
+        let path = options.data_dir.unwrap_or_else(default_directory);
+        Store::Directory(DirectoryStore { path, bytes_max: options.disk_max_bytes.map(|size| size.0) })
     };
     let broker = BrokerOptions {
         lease_ms: options.lease_ms,
         max_attempts: options.max_attempts,
         store_bytes_max: options.store_max_bytes.0,
+        resident_bytes_max: options.memory_budget.0,
+        durability: journal_durability(options.durability),
         dedupe_window_ms: options.dedupe_window_s.saturating_mul(1000),
         dedupe_ids_max: options.dedupe_max_ids,
         ..BrokerOptions::default()
@@ -74,11 +79,22 @@ fn default_directory() -> PathBuf {
     state.unwrap_or_else(|| PathBuf::from(".")).join("ciphermq")
 }
 
-fn memory_only(directory: &Path) -> String {
-    format!(
-        "ciphermq: WARNING: this version has no journal on disk: messages are kept in memory only, nothing is written \
-         to {directory:?}, and all messages are lost when the process ends (--memory says that this is wanted)"
-    )
+/// What the start found. Damage is said whatever the log's filter is.
+fn tell(recovered: &Recovered, elapsed: Duration) {
+    let Recovered { log, queues, messages, ids, .. } = recovered;
+    let Report { records, payload_bytes, segments, closed, .. } = log;
+    let elapsed_ms = elapsed.as_millis();
+    info!(queues, messages, ids, records, payload_bytes, segments, closed, elapsed_ms, "recovered");
+    for finding in &log.findings {
+        match finding.kind {
+            kind if kind.is_loss() => eprintln!("ciphermq: DAMAGED {finding}"),
+            FindingKind::Torn => info!("cut {finding}"),
+            _ => warn!("noted {finding}"),
+        }
+    }
+    if let Some(error) = &log.aside_failed {
+        warn!(error, "damaged bytes could not be kept aside; they stay where they are");
+    }
 }
 
 /// The one line on stdout. Nobody may be reading it.
@@ -86,7 +102,7 @@ fn announce(address: SocketAddr) {
     let mut stdout = io::stdout().lock();
     let written = writeln!(stdout, "CipherMQ ready on {address}").and_then(|()| stdout.flush());
     if let Err(fault) = written {
-        tracing::warn!(%fault, "the ready line could not be written");
+        warn!(%fault, "the ready line could not be written");
     }
 }
 

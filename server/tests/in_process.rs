@@ -5,7 +5,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use ciphermq_server::{Error, Server, ServerConfig};
+use ciphermq_server::{DirectoryStore, Error, Server, ServerConfig, Store};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream as AsyncStream;
 use tokio::sync::oneshot;
@@ -85,5 +85,35 @@ fn an_address_others_can_reach_is_refused() {
     for address in ["0.0.0.0:0", "[::]:0"] {
         let config = ServerConfig { listen: address.parse().unwrap(), ..ServerConfig::default() };
         assert!(matches!(Server::bind(config), Err(Error::NotLoopback(_))), "{address}");
+    }
+}
+
+fn on_disk(path: &std::path::Path) -> ServerConfig {
+    ServerConfig { store: Store::Directory(DirectoryStore { path: path.to_owned(), bytes_max: None }), ..config() }
+}
+
+#[tokio::test]
+async fn a_server_that_ends_or_is_dropped_frees_its_directory_and_the_next_one_knows_everything() {
+    let data = tempfile::tempdir().unwrap();
+    for round in 0..4 {
+        let server = Server::bind(on_disk(data.path())).unwrap();
+        assert!(matches!(Server::bind(on_disk(data.path())), Err(Error::Data { .. })), "one at a time");
+        assert_eq!(server.recovered().unwrap().messages, round);
+        let address = server.local_addr();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+        let mut stream = BufReader::new(AsyncStream::connect(address).await.unwrap());
+        let line = format!(
+            r#"publish default_exchange default_key {{"message_id":"{round}","enc_session_key":"","nonce":"","tag":"","ciphertext":""}}"#
+        );
+        assert_eq!(ask(&mut stream, &line).await, format!("ACK {round}"));
+        if round % 2 == 0 {
+            drop(stop);
+            running.await.unwrap().unwrap();
+        } else {
+            running.abort();
+            assert!(running.await.unwrap_err().is_cancelled());
+        }
+        assert_eq!(hear(&mut stream).await, "", "closed");
     }
 }

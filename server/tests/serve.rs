@@ -16,7 +16,7 @@ fn help_names_every_flag_with_its_variable() {
     assert_eq!(output.status.code(), Some(0));
     let help = text(&output.stdout);
     let flags: Vec<_> = help.lines().filter_map(|line| line.trim_start().strip_prefix("--")).collect();
-    assert!(flags.len() >= 13, "{flags:?}");
+    assert!(flags.len() >= 16, "{flags:?}");
     for flag in flags.iter().map(|flag| flag.split_whitespace().next().unwrap()) {
         let variable = format!("[env: CIPHERMQ_{}=", flag.to_uppercase().replace('-', "_"));
         assert!(help.contains(&variable), "{variable} of --{flag} is missing in:\n{help}");
@@ -26,7 +26,7 @@ fn help_names_every_flag_with_its_variable() {
 
 #[test]
 fn bad_flags_are_usage_errors_that_name_the_flag() {
-    let bad: [&[&str]; 9] = [
+    let bad: [&[&str]; 14] = [
         &["--lease-ms", "0"],
         &["--lease-ms", "30s"],
         &["--max-attempts", "70000"],
@@ -36,6 +36,11 @@ fn bad_flags_are_usage_errors_that_name_the_flag() {
         &["--listen", "example.org:5672"],
         &["--threads", "0"],
         &["--max-connections", "0"],
+        &["--durability", "always"],
+        &["--durability", "interval:0"],
+        &["--memory-budget", "half"],
+        &["--disk-max-bytes", "15MiB"],
+        &["--disk-max-bytes", "0"],
     ];
     for flags in bad {
         let output = run(&[&["serve", "--memory"], flags].concat());
@@ -81,20 +86,37 @@ fn an_address_in_use_is_a_failure_in_one_line() {
 }
 
 #[test]
-fn without_memory_it_says_loudly_that_there_is_no_disk() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("data");
-    let broker = Broker::start(&["--data-dir", path.to_str().unwrap(), "--log", "off"]);
+fn messages_are_kept_below_the_state_directory_unless_something_else_is_said() {
+    let state = tempfile::tempdir().unwrap();
+    for (variable, directory) in [("XDG_STATE_HOME", "ciphermq"), ("HOME", ".local/state/ciphermq")] {
+        let start = || {
+            let mut command = ciphermq();
+            command.env_remove("XDG_STATE_HOME").env(variable, state.path());
+            Broker::from(command, &["--log", "error"])
+        };
+        let broker = start();
+        assert!(state.path().join(directory).join("log").is_dir());
+        assert_eq!(broker.connect().ask("declare_exchange kept"), "Exchange declared");
+        broker.signal(Signal::KILL);
+        broker.end();
+        let again = start();
+        let mut wire = again.connect();
+        wire.ask("hello 1");
+        assert!(wire.ask("list_exchanges").contains("kept"));
+    }
+}
+
+#[test]
+fn in_memory_nothing_is_said_and_nothing_is_written() {
+    let state = tempfile::tempdir().unwrap();
+    let mut command = ciphermq();
+    command.env("XDG_STATE_HOME", state.path()).env("HOME", state.path());
+    let broker = Broker::from(command, &["--memory", "--log", "error"]);
+    assert_eq!(broker.connect().ask("declare_queue gone"), "Queue declared");
     broker.signal(Signal::TERM);
     let (status, _, told) = broker.end();
-    assert!(status.success());
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("WARNING") && told.contains("memory only"), "{told}");
-    assert!(!path.exists(), "nothing is written");
-
-    let broker = Broker::start(&["--memory", "--log", "off"]);
-    broker.signal(Signal::TERM);
-    assert_eq!(broker.end().2, "");
+    assert!(status.success() && told.is_empty(), "{told}");
+    assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -170,14 +170,15 @@ fn a_reader_that_has_seen_enough_is_no_failure_and_loses_nothing() {
 
 #[test]
 fn bench_measures_everything_and_speaks_json() {
-    let output = run(&["bench", "--quick", "--json", "--sizes", "256", "--connections", "2", "--windows", "1,64"]);
+    let flags = ["bench", "--quick", "--json", "--sizes", "256", "--connections", "1,2", "--windows", "1,64"];
+    let output = run(&flags);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let rows: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let count = |mode: &str| rows.iter().filter(|row| row["mode"] == mode).count();
-    for (mode, rows) in [("publish", 2), ("end-to-end", 2), ("echo ack", 2), ("echo line", 2), ("drain", 1)] {
+    for (mode, rows) in [("publish", 4), ("end-to-end", 4), ("echo ack", 4), ("echo line", 4), ("drain", 2)] {
         assert_eq!(count(mode), rows, "{mode}");
     }
-    for mode in ["seal", "open", "queued", "idle"] {
+    for mode in ["seal", "open", "queued", "idle", "write+sync", "window 1", "reopen", "reopen killed"] {
         assert_eq!(count(mode), 1, "{mode}");
     }
     for row in rows.iter().filter(|row| row["messages"].is_u64()) {

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Awaitable, List, Optional, Tuple, Type, final
+from typing import Any, Awaitable, List, Optional, Tuple, Type, Union, final
 
 from typing_extensions import disjoint_base
 
@@ -326,7 +326,14 @@ class Subscription:
 class Broker:
     """The broker, inside this process."""
 
-    def __new__(cls, *, port: int, lease: Optional[float], max_attempts: Optional[int]) -> Broker: ...
+    def __new__(
+        cls,
+        *,
+        port: int,
+        lease: Optional[float],
+        max_attempts: Optional[int],
+        data_dir: Optional[Union[str, "os.PathLike[str]"]],
+    ) -> Broker: ...
     @property
     def host(self) -> str: ...
     @property

@@ -27,6 +27,7 @@ class QueueInfo(typing.TypedDict):
     dead_letter: Optional[str]
     max_messages: int
     max_bytes: int
+    durability: str
 
 
 class ExchangeInfo(typing.TypedDict):

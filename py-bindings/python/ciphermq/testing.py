@@ -6,14 +6,16 @@ With the package installed, pytest knows the fixture `ciphermq_broker`:
         with Sender(port=ciphermq_broker.port, public_key=public) as sender:
             sender.send("hello")
 
+`ciphermq_durable_broker` is the same with a data directory: what it confirmed survives `restart()`, and `kill()` and `start()`.
 Without pytest, `Broker` is a context manager.
 """
 
 from __future__ import annotations
 
+import os
 import typing
 from types import TracebackType
-from typing import Dict, Optional, Type
+from typing import Dict, Optional, Type, Union
 
 from ciphermq import _native
 
@@ -23,13 +25,27 @@ __all__ = ["Broker"]
 class Broker:
     """The broker, in memory: what it holds is gone when it stops.
 
+    With `data_dir` it keeps everything in that directory, synced before it is confirmed, and has it again after a restart.
     `lease` (seconds) and `max_attempts` are what queues have that do not say otherwise.
     """
 
-    def __init__(self, *, port: int = 0, lease: Optional[float] = None, max_attempts: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        lease: Optional[float] = None,
+        max_attempts: Optional[int] = None,
+        data_dir: Optional[Union[str, "os.PathLike[str]"]] = None,
+    ) -> None:
         self._lease = lease
         self._max_attempts = max_attempts
-        self._core = _native.Broker(port=port, lease=lease, max_attempts=max_attempts)
+        self._data_dir = data_dir
+        self._core = self._native(port)
+
+    def _native(self, port: int) -> _native.Broker:
+        return _native.Broker(
+            port=port, lease=self._lease, max_attempts=self._max_attempts, data_dir=self._data_dir
+        )
 
     @property
     def host(self) -> str:
@@ -55,9 +71,9 @@ class Broker:
         self._core.kill()
 
     def start(self) -> None:
-        """Starts again on the same port after `stop` or `kill`, empty."""
+        """Starts again on the same port after `stop` or `kill`: empty, or with what is in its `data_dir`."""
         self._core.stop()
-        self._core = _native.Broker(port=self.port, lease=self._lease, max_attempts=self._max_attempts)
+        self._core = self._native(self.port)
 
     def restart(self) -> None:
         """`stop` and `start`."""

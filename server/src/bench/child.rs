@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A server started by the bench from its own binary; ended when dropped.
 #[derive(Debug)]
 pub(super) struct ServerProcess {
@@ -37,18 +39,11 @@ impl ServerProcess {
         }
     }
 
-    /// A broker without a disk, large enough for any run.
-    pub(super) fn broker() -> io::Result<ServerProcess> {
-        ServerProcess::start(&[
-            "serve",
-            "--memory",
-            "--listen",
-            "127.0.0.1:0",
-            "--store-max-bytes",
-            "1TiB",
-            "--log",
-            "error",
-        ])
+    /// Ends it as a service manager does, and waits.
+    pub(super) fn stop(mut self) -> io::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("the broker ended with {status}"))) }
     }
 
     pub(super) fn id(&self) -> u32 {

@@ -2,26 +2,29 @@ use std::io;
 
 use super::child::ServerProcess;
 use super::message::Template;
+use super::place::Place;
 use super::report::MemoryRow;
 use super::runs::Stage;
 use super::wire::Wire;
 
 /// What a broker takes for `count` queued messages.
-pub(super) fn queued(template: &Template, count: u64) -> io::Result<MemoryRow> {
-    let broker = ServerProcess::broker()?;
+pub(super) fn queued(place: &Place, template: &Template, count: u64) -> io::Result<MemoryRow> {
+    let stored = place.broker()?;
+    let broker = &stored.server;
     let mut stage = Stage::open(broker.address, None)?;
     let before_bytes = broker.resident_bytes()?;
-    let payload_bytes = stage.fill_for_good(template, count)?;
-    row("queued", count, payload_bytes, before_bytes, &broker)
+    let (_, payload_bytes) = stage.fill_for_good(template, count)?;
+    row("queued", count, payload_bytes, before_bytes, broker)
 }
 
 /// What a broker takes for `count` connections that have said hello and nothing since.
-pub(super) fn idle(count: u64) -> io::Result<MemoryRow> {
-    let broker = ServerProcess::broker()?;
+pub(super) fn idle(place: &Place, count: u64) -> io::Result<MemoryRow> {
+    let stored = place.broker()?;
+    let broker = &stored.server;
     let before_bytes = broker.resident_bytes()?;
     let connections =
         (0..count).map(|_| Wire::open(broker.address).map(|wire| wire.socket)).collect::<io::Result<Vec<_>>>()?;
-    let row = row("idle", count, 0, before_bytes, &broker);
+    let row = row("idle", count, 0, before_bytes, broker);
     drop(connections);
     row
 }

@@ -9,6 +9,9 @@ mod histogram;
 mod lanes;
 mod memory;
 mod message;
+mod place;
+mod reference;
+mod reopen;
 mod report;
 mod runs;
 mod sealing;
@@ -27,7 +30,8 @@ use crate::open_files;
 use child::ServerProcess;
 pub(crate) use echo::Echo;
 use message::Template;
-use report::Report;
+use place::Place;
+use report::{Report, Row, WindowOneRow};
 use runs::{Cell, Stage};
 
 /// What is measured.
@@ -45,6 +49,8 @@ pub(crate) enum Mode {
     Crypto,
     /// Memory of queued messages and of idle connections.
     Memory,
+    /// Time until a broker with many messages is there again.
+    Reopen,
 }
 
 /// How much is done.
@@ -54,11 +60,14 @@ struct Extent {
     drained: u64,
     queued: u64,
     idle: u64,
+    reopened: u64,
 }
 
-const FULL: Extent = Extent { time: Duration::from_secs(2), drained: 300_000, queued: 1_000_000, idle: 10_000 };
+const FULL: Extent =
+    Extent { time: Duration::from_secs(2), drained: 300_000, queued: 1_000_000, idle: 10_000, reopened: 1_000_000 };
 /// Enough to see that everything works; the figures mean nothing.
-const QUICK: Extent = Extent { time: Duration::from_millis(50), drained: 2_000, queued: 5_000, idle: 50 };
+const QUICK: Extent =
+    Extent { time: Duration::from_millis(50), drained: 2_000, queued: 5_000, idle: 50, reopened: 5_000 };
 /// Window of a consumer in a drain run, for the table.
 const DRAIN_WINDOW: usize = 256;
 /// Plaintext of the messages whose memory is measured.
@@ -80,16 +89,22 @@ fn measure(options: &Bench) -> io::Result<()> {
     let measures = |mode| options.modes.contains(&mode);
     open_files::raise_to_limit();
     // A child speaks the protocol over loopback like any server, and its memory and time are its own.
-    let child = if options.server.is_none() { Some(ServerProcess::broker()?) } else { None };
-    let address = options.server.or(child.as_ref().map(|child| child.address)).ok_or(io::ErrorKind::NotFound)?;
+    let place = place(options);
+    let child = if options.server.is_none() { Some(place.broker()?) } else { None };
+    let process = child.as_ref().map(|child| &child.server);
+    let address = options.server.or(process.map(|server| server.address)).ok_or(io::ErrorKind::NotFound)?;
     let bare = Bare::start(measures(Mode::Echo))?;
     let key = PrivateKey::generate(KEY_BITS).map_err(io::Error::other)?;
-    let mut stage = Stage::open(address, child.as_ref().map(ServerProcess::id))?;
+    let mut stage = Stage::open(address, process.map(ServerProcess::id))?;
 
     let cores = thread::available_parallelism().map_or(1, usize::from);
     report.note(&format!(
         "broker {address}, {cores} cores shared by broker and load generator, RSA-{KEY_BITS} envelopes"
     ))?;
+    match options.server {
+        Some(_) => report.note("where that broker keeps its messages is not known here")?,
+        None => report.note(&format!("messages {}", place.describe()))?,
+    }
     report.head()?;
     for size in &options.sizes {
         let plaintext_bytes = usize::try_from(size.0).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -98,7 +113,8 @@ fn measure(options: &Bench) -> io::Result<()> {
             Cell { template: &template, plaintext_bytes, connections: 1, window: DRAIN_WINDOW, time: extent.time };
         for &connections in &options.connections {
             for &window in &options.windows {
-                lanes_rows(&mut stage, &bare, &report, options, Cell { connections, window, ..cell })?;
+                let cell = Cell { connections, window, ..cell };
+                lanes_rows(&mut stage, &bare, &report, options, &place, cell)?;
             }
         }
         if measures(Mode::Drain) {
@@ -112,19 +128,48 @@ fn measure(options: &Bench) -> io::Result<()> {
     }
     if measures(Mode::Memory) {
         let template = Template::seal(&key.public_key(), QUEUED_PLAINTEXT_BYTES)?;
-        report.memory(&memory::queued(&template, extent.queued)?)?;
-        report.memory(&memory::idle(extent.idle)?)?;
+        report.memory(&memory::queued(&place, &template, extent.queued)?)?;
+        report.memory(&memory::idle(&place, extent.idle)?)?;
     }
-    Ok(())
+    match &place {
+        Place::Below(dir) if measures(Mode::Reopen) => {
+            let template = Template::seal(&key.public_key(), QUEUED_PLAINTEXT_BYTES)?;
+            let count = options.reopen_messages.unwrap_or(extent.reopened);
+            reopen::rows(dir, &template, count)?.iter().try_for_each(|row| report.reopen(row))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where brokers of this bench keep their messages.
+fn place(options: &Bench) -> Place {
+    match &options.data_dir {
+        _ if options.memory => Place::Memory,
+        Some(dir) => Place::Below(dir.clone()),
+        None => Place::Below(std::env::temp_dir()),
+    }
 }
 
 /// Broker and bare server one after the other, so that both see the same machine.
-fn lanes_rows(stage: &mut Stage, bare: &Bare, report: &Report, options: &Bench, cell: Cell<'_>) -> io::Result<()> {
+fn lanes_rows(
+    stage: &mut Stage,
+    bare: &Bare,
+    report: &Report,
+    options: &Bench,
+    place: &Place,
+    cell: Cell<'_>,
+) -> io::Result<()> {
+    let mut published = None;
     if options.modes.contains(&Mode::Publish) {
-        report.row(&stage.publish(cell)?)?;
+        published = Some(stage.publish(cell)?);
+        published.iter().try_for_each(|row| report.row(row))?;
     }
     if let Some(address) = bare.ack_address() {
-        report.row(&runs::echo(address, Echo::Ack, cell)?)?;
+        let round_trip = runs::echo(address, Echo::Ack, cell)?;
+        report.row(&round_trip)?;
+        if let Some(published) = published.filter(|_| cell.connections == 1 && cell.window == 1) {
+            window_one(report, place, cell, &published, &round_trip)?;
+        }
     }
     if options.modes.contains(&Mode::EndToEnd) {
         report.row(&stage.end_to_end(cell)?)?;
@@ -133,6 +178,26 @@ fn lanes_rows(stage: &mut Stage, bare: &Bare, report: &Report, options: &Bench, 
         report.row(&runs::echo(address, Echo::Line, cell)?)?;
     }
     Ok(())
+}
+
+/// What the machine itself needs, measured between the runs it is compared with.
+fn window_one(report: &Report, place: &Place, cell: Cell<'_>, published: &Row, round_trip: &Row) -> io::Result<()> {
+    let p50 = |row: &Row| row.latency.as_ref().map_or(0.0, |latency| latency.p50_us);
+    let mut sync_p50_us = 0.0;
+    if let Place::Below(dir) = place {
+        let synced = reference::sync_row(dir, cell.plaintext_bytes, published.line_bytes, cell.time / 2)?;
+        report.row(&synced)?;
+        sync_p50_us = p50(&synced);
+    }
+    let (publish_p50_us, round_trip_p50_us) = (p50(published), p50(round_trip));
+    report.window_one(&WindowOneRow {
+        mode: "window 1",
+        plaintext_bytes: cell.plaintext_bytes,
+        publish_p50_us,
+        sync_p50_us,
+        round_trip_p50_us,
+        ratio: publish_p50_us / (sync_p50_us + round_trip_p50_us).max(f64::MIN_POSITIVE),
+    })
 }
 
 fn extent(options: &Bench) -> Extent {

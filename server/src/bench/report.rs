@@ -24,7 +24,7 @@ pub(super) struct Row {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Latency {
-    p50_us: f64,
+    pub(super) p50_us: f64,
     p99_us: f64,
     p999_us: f64,
 }
@@ -46,6 +46,32 @@ pub(super) struct MemoryRow {
     pub(super) before_bytes: u64,
     pub(super) after_bytes: u64,
     pub(super) bytes_each: f64,
+}
+
+/// How long a broker took to be there again.
+#[derive(Debug, Serialize)]
+pub(super) struct ReopenRow {
+    pub(super) mode: &'static str,
+    /// Messages that were there again.
+    pub(super) count: u64,
+    /// Bytes of all envelopes.
+    pub(super) payload_bytes: u64,
+    /// Bytes of all files.
+    pub(super) disk_bytes: u64,
+    pub(super) seconds: f64,
+}
+
+/// The time of one message at a time beside what the machine itself needs for it.
+#[derive(Debug, Serialize)]
+pub(super) struct WindowOneRow {
+    pub(super) mode: &'static str,
+    pub(super) plaintext_bytes: usize,
+    pub(super) publish_p50_us: f64,
+    /// Write and sync of as many blocks into prepared space; 0 in memory.
+    pub(super) sync_p50_us: f64,
+    /// A line of that length and an answer.
+    pub(super) round_trip_p50_us: f64,
+    pub(super) ratio: f64,
 }
 
 /// Writes rows as they come: a table for people, or a line of JSON for each.
@@ -111,6 +137,31 @@ impl Report {
             text.push_str(&format!(", {} B of it envelope", row.payload_bytes / row.count.max(1)));
         }
         self.write(&text)
+    }
+
+    pub(super) fn reopen(&self, row: &ReopenRow) -> io::Result<()> {
+        if self.json {
+            return self.json(row);
+        }
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        self.write(&format!(
+            "{:<14}{:>12} messages in {:.3} s, {:.0} MiB of envelopes, {:.0} MiB of files",
+            row.mode,
+            thousands(row.count as f64),
+            row.seconds,
+            mib(row.payload_bytes),
+            mib(row.disk_bytes)
+        ))
+    }
+
+    pub(super) fn window_one(&self, row: &WindowOneRow) -> io::Result<()> {
+        if self.json {
+            return self.json(row);
+        }
+        self.write(&format!(
+            "{:<12}{:>10}  publish p50 {:.1} us = {:.2} x (write+sync {:.1} us + round trip {:.1} us)",
+            row.mode, row.plaintext_bytes, row.publish_p50_us, row.ratio, row.sync_p50_us, row.round_trip_p50_us
+        ))
     }
 
     fn json(&self, row: &impl Serialize) -> io::Result<()> {

@@ -117,11 +117,20 @@ impl Stage {
         self.publish_lanes(queue, cell, &course, None).map(drop)
     }
 
-    /// Fills a queue that stays, for measuring memory. Bytes of all envelopes.
-    pub(super) fn fill_for_good(&mut self, template: &Template, messages: u64) -> io::Result<u64> {
+    /// Fills a queue that stays. Its name, and the bytes of all envelopes.
+    pub(super) fn fill_for_good(&mut self, template: &Template, messages: u64) -> io::Result<(String, u64)> {
         let queue = self.make_queue()?;
         self.fill(&queue, template, messages)?;
-        Ok(messages * template.envelope.len() as u64)
+        Ok((queue, messages * template.envelope.len() as u64))
+    }
+
+    /// Messages in `queue` that wait for a consumer.
+    pub(super) fn ready(&mut self, queue: &str) -> io::Result<u64> {
+        let line = self.control.ask("list_queues")?;
+        let rows: Vec<serde_json::Value> = serde_json::from_str(line.trim_start_matches("Queues: "))?;
+        let row = rows.iter().find(|row| row["queue"] == queue);
+        row.and_then(|row| row["ready"].as_u64())
+            .ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("queue {queue} is not there")))
     }
 
     fn cpu_time(&self) -> Option<Duration> {

@@ -1,9 +1,10 @@
 //! The JSON of `status` and `stats`.
 
 use ciphermq_broker::{CopyView, Link, limits};
+use ciphermq_journal::{Figures, Health};
 use serde::Serialize;
 
-use crate::connection::ConnectionContext;
+use crate::connection::{ConnectionContext, StoreKind};
 
 /// What `status` answers.
 #[derive(Serialize)]
@@ -34,6 +35,17 @@ pub(crate) struct StatsAnswer {
     store_bytes: u64,
     store_bytes_max: u64,
     dedupe_ids: usize,
+    journal: JournalAnswer,
+}
+
+#[derive(Serialize)]
+struct JournalAnswer {
+    /// `memory`, `ok`, `full` or `failed`.
+    state: &'static str,
+    /// What failed.
+    error: Option<String>,
+    disk_bytes: u64,
+    findings: u64,
 }
 
 #[derive(Serialize)]
@@ -77,7 +89,22 @@ impl StatsAnswer {
             store_bytes,
             store_bytes_max,
             dedupe_ids: link.dedupe_ids(),
+            journal: JournalAnswer::new(link, context.store),
         }
+    }
+}
+
+impl JournalAnswer {
+    fn new(link: &Link, store: StoreKind) -> JournalAnswer {
+        let figures = link.journal_figures();
+        let state = match (link.health(), store) {
+            (Health::Poisoned, _) => "failed",
+            (Health::Full, _) => "full",
+            (Health::Healthy, StoreKind::Memory) => "memory",
+            (Health::Healthy, StoreKind::Disk) => "ok",
+        };
+        let Figures { disk_bytes, findings, .. } = figures;
+        JournalAnswer { state, error: link.journal_failure(), disk_bytes, findings }
     }
 }
 

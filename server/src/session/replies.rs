@@ -16,6 +16,8 @@ pub(crate) struct Replies {
     /// Lines, and where their text starts, that belong to no group yet.
     collected: usize,
     collected_from: usize,
+    /// Whether one of them is a promise.
+    is_promised: bool,
     /// The last receipt a group waits, or waited, for.
     last_receipt: Option<Receipt>,
 }
@@ -74,23 +76,26 @@ impl Replies {
         encode(&mut self.text);
         self.lines.push_back(Line { bytes: self.text.len() - before, kind });
         self.collected += 1;
+        self.is_promised |= kind == Kind::Promise;
     }
 
-    /// What was pushed since the last call waits for `submitted`; `None`: it waits for nothing but its turn.
+    /// What was pushed since the last call waits for `submitted`, if a promise is among it; else for nothing but its turn.
     pub(crate) fn close_group(&mut self, submitted: Option<Result<Receipt, Unavailable>>) {
+        if let Some(Ok(receipt)) = submitted {
+            self.last_receipt = Some(receipt);
+        }
         if self.collected == 0 {
             return;
         }
         let wait = match submitted {
-            Some(Ok(receipt)) => {
-                self.last_receipt = Some(receipt);
-                Wait::For(receipt)
-            }
+            Some(Ok(receipt)) if self.is_promised => Wait::For(receipt),
             Some(Err(unavailable)) => Wait::Over(Err(unavailable)),
-            None => Wait::Over(Ok(())),
+            // Replies that stand whatever happens need not wait for the disk.
+            Some(Ok(_)) | None => Wait::Over(Ok(())),
         };
         self.groups.push_back(Group { lines: self.collected, bytes: self.text.len() - self.collected_from, wait });
         self.collected = 0;
+        self.is_promised = false;
         self.collected_from = self.text.len();
     }
 

@@ -14,6 +14,7 @@ use super::answers::{StatsAnswer, StatusAnswer, json};
 use super::refusal;
 use super::replies::Kind;
 use super::text::{Change, Mode, TextSession, Then, wire};
+use crate::config::journal_durability;
 use crate::counters::Verb;
 
 /// How servers and clients of this version introduce themselves.
@@ -217,6 +218,10 @@ impl TextSession {
     fn settle(&mut self, id: &str, queue: Option<Name<'_>>, how: Settle, confirmed: &Reply<'_>, now: Timestamp) {
         self.tally.count(if how == Settle::Ack { Verb::Ack } else { Verb::Settle });
         match self.link.settle(id, queue.map(Name::as_str), how, now) {
+            // A message that goes back is back; that an attempt was used up is written, too, but nobody relies on it.
+            Ok(()) if matches!(how, Settle::Nack { .. } | Settle::Release | Settle::Touch { .. }) => {
+                self.reply(confirmed)
+            }
             Ok(()) => self.promise(confirmed),
             Err(error) => self.refuse(&error),
         }
@@ -353,7 +358,7 @@ fn queue_options(options: protocol::QueueOptions<'_>) -> QueueOptions {
         dead_letter: options.dead_letter.map(|name| name.as_str().into()),
         max_messages: options.max_messages,
         max_bytes: options.max_bytes,
-        ..QueueOptions::default()
+        durability: options.durability.map(journal_durability),
     }
 }
 

@@ -1,15 +1,16 @@
 //! Conversations with a session: lines and times in, lines out; no socket, no sleeping.
 
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use ciphermq_broker::{Broker, BrokerOptions, Timestamp};
-use ciphermq_journal::{Doorbell, Pace, Position, Simulation};
+use ciphermq_journal::{Doorbell, JournalOptions, MemoryDisk, Pace, Position, Simulation};
 use ciphermq_protocol::Decoder;
 use tokio::sync::watch;
 
 use super::{OUTPUT_BYTES_MAX, Received, TextSession, Transmitted};
 use crate::clock::Clock;
-use crate::connection::{ConnectionContext, SessionLimits};
+use crate::connection::{ConnectionContext, SessionLimits, StoreKind};
 use crate::counters::Counters;
 
 const START: Timestamp = Timestamp(1_000_000);
@@ -20,6 +21,7 @@ const TOPOLOGY: u64 = 3;
 
 struct Conversation {
     session: TextSession,
+    bell: Arc<Doorbell>,
     input: Decoder,
     now: Timestamp,
 }
@@ -28,11 +30,11 @@ impl Conversation {
     fn with(broker: &Broker) -> Conversation {
         let limits = SessionLimits { max_line: MAX_LINE, legacy_pause_ms: PAUSE_MS, slow_reader_ms: 60_000 };
         let (_, shutdown) = watch::channel(false);
-        let context =
-            ConnectionContext { clock: Clock::start(), limits, shutdown, counters: Arc::new(Counters::default()) };
-        let link = broker.connect(Arc::new(Doorbell::new()));
-        let session = TextSession::new(link, Arc::new(context));
-        Conversation { session, input: Decoder::new(MAX_LINE), now: START }
+        let (clock, store, counters) = (Clock::start(), StoreKind::Memory, Arc::new(Counters::default()));
+        let context = ConnectionContext { clock, store, limits, shutdown, counters };
+        let bell = Arc::new(Doorbell::new());
+        let session = TextSession::new(broker.connect(Arc::clone(&bell)), Arc::new(context));
+        Conversation { session, bell, input: Decoder::new(MAX_LINE), now: START }
     }
 
     fn modern(broker: &Broker) -> Conversation {
@@ -68,6 +70,10 @@ impl Conversation {
                 return String::from_utf8(heard).unwrap();
             }
         }
+    }
+
+    fn has_rung(&self) -> bool {
+        self.bell.poll_rung(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     fn wait_ms(&mut self, ms: u64) -> String {
@@ -108,6 +114,33 @@ fn an_ack_waits_for_the_journal_and_so_does_the_delivery() {
     assert_eq!(consumer.say("ack m-1\n"), "");
     broker.write_journal();
     assert_eq!(consumer.hear(), "ACK_CONFIRMED m-1\n");
+}
+
+#[test]
+fn while_too_much_waits_for_the_disk_nothing_more_is_taken_in() {
+    const INBOX_BYTES: u64 = 16 << 10;
+    let options = JournalOptions { inbox_bytes_max: INBOX_BYTES, ..JournalOptions::default() };
+    let disk = Arc::new(MemoryDisk::new());
+    let (broker, _) = Broker::open_stepped(BrokerOptions::default(), START, disk, options).unwrap();
+    let (mut client, mut idle) = (Conversation::modern(&broker), Conversation::modern(&broker));
+    let mut acks = String::new();
+    for number in 0.. {
+        assert_eq!(client.say(&publish(&format!("m-{number}"))), "", "the disk has not been written yet");
+        acks += &format!("ACK m-{number}\n");
+        assert!(acks.len() < INBOX_BYTES as usize, "{number} publishes are more than may wait");
+        if !client.session.wants_requests() {
+            break;
+        }
+    }
+    assert!(!idle.session.wants_requests(), "it is the disk, not the connection");
+    assert_eq!(idle.say("ping\n"), "", "not read");
+    assert_eq!(client.say("ping\n"), "", "not read");
+    client.has_rung();
+    idle.has_rung();
+    broker.write_journal();
+    assert!(client.has_rung() && idle.has_rung(), "nothing else would wake them");
+    assert_eq!(client.hear(), format!("{acks}Pong\n"));
+    assert_eq!(idle.hear(), "Pong\n", "also who has nothing on its way to the disk");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use ciphermq_broker::{Delivery, Link, Notice, Reason, Returned, Settle, Timestamp};
-use ciphermq_journal::{Receipt, Unavailable};
+use ciphermq_broker::{Delivery, Error, Link, Notice, Reason, Returned, Settle, Timestamp};
+use ciphermq_journal::{Health, Receipt, Unavailable};
 use ciphermq_protocol::text::legacy::{LegacyError, LegacyReply};
 use ciphermq_protocol::{self as protocol, Code, Decoder, Dialect, Push, Reply};
 use tracing::{debug, warn};
@@ -119,13 +119,16 @@ impl TextSession {
         received
     }
 
-    /// Whether it would take requests: false while too many wait for their reply, or one must be done alone.
+    /// Whether it would take requests: false while too many wait for their reply, one must be done alone, or more waits for
+    /// the disk than should.
     pub(crate) fn wants_requests(&self) -> bool {
         self.phase == Phase::Open
             && self.change.is_none()
             && (self.deferred.is_none() || self.is_settled())
             && self.replies.len() < protocol::limits::PENDING_REPLIES_MAX
             && self.replies.bytes() < OUTPUT_BYTES_MAX
+            // The link's bell rings when the journal has caught up.
+            && !self.link.is_congested()
     }
 
     /// Appends to `out` what may be sent now: replies whose turn has come, then deliveries. `unsent` is how much of
@@ -251,8 +254,8 @@ impl TextSession {
     }
 
     fn reply_broken_promise(&mut self) {
-        let dialect = self.dialect();
-        self.replies.push(Kind::Final, |out| broken_promise(dialect, out));
+        let (dialect, health) = (self.dialect(), self.link.health());
+        self.replies.push(Kind::Final, |out| broken_promise(dialect, health, out));
     }
 
     fn line_too_long(&mut self) {
@@ -271,7 +274,7 @@ impl TextSession {
 
     fn release_replies(&mut self, out: &mut Vec<u8>) {
         let (dialect, link) = (self.dialect(), &self.link);
-        self.replies.release(out, |receipt| link.outcome(receipt), |out| broken_promise(dialect, out));
+        self.replies.release(out, |receipt| link.outcome(receipt), |out| broken_promise(dialect, link.health(), out));
     }
 
     fn say_closing(&mut self, out: &mut Vec<u8>) {
@@ -356,10 +359,13 @@ pub(super) fn wire(delivery: &Delivery) -> protocol::Delivery<'_> {
     }
 }
 
-fn broken_promise(dialect: Dialect, out: &mut Vec<u8>) {
-    match dialect {
-        Dialect::Legacy => LegacyReply::Error(LegacyError::StorageFailure).encode(out),
-        Dialect::Modern => Reply::encode_error(out, Code::Storage, &Unavailable),
+/// What was taken was refused after all: the journal has failed, or the disk was found full with it on its way.
+fn broken_promise(dialect: Dialect, health: Health, out: &mut Vec<u8>) {
+    match (dialect, health) {
+        (Dialect::Legacy, Health::Poisoned) => LegacyReply::Error(LegacyError::StorageFailure).encode(out),
+        (Dialect::Modern, Health::Poisoned) => Reply::encode_error(out, Code::Storage, &Unavailable),
+        (Dialect::Legacy, _) => LegacyReply::Error(LegacyError::DiskFull).encode(out),
+        (Dialect::Modern, _) => Reply::encode_error(out, Code::DiskFull, &Error::DiskFull),
     }
 }
 

@@ -51,7 +51,7 @@ impl Broker {
         Broker::from(shell, arguments)
     }
 
-    fn from(mut command: Command, arguments: &[&str]) -> Broker {
+    pub(crate) fn from(mut command: Command, arguments: &[&str]) -> Broker {
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
