@@ -17,6 +17,7 @@ BINARY = $(TARGET_DIR)/debug/ciphermq
 # the program under test share what is compiled.
 RUST := --workspace --exclude ciphermq-py
 FUZZ_SECONDS ?= 60
+ROUNDS ?= 1000
 
 say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
 
@@ -57,6 +58,9 @@ test-rust: need-cargo
 	$(call say,Rust: unit; property; conversation and documentation tests; fuzz corpora)
 	cargo build $(RUST) --all-targets
 	ulimit -n "$$(ulimit -Hn)"; CIPHERMQ_BIN=$(BINARY) cargo test $(RUST)
+	$(call say,the same conversations with a broker on disk)
+	CIPHERMQ_TEST_STORE=disk CIPHERMQ_BIN=$(BINARY) cargo test $(RUST) \
+		--test lifecycle --test legacy --test concurrency --test docs_examples
 
 .PHONY: check-docs
 check-docs: need-cargo
@@ -95,6 +99,13 @@ fuzz: need-cargo ## every fuzz target for FUZZ_SECONDS (60) seconds (needs cargo
 	for target in $$(cargo +nightly fuzz list); do \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
 	done
+
+# What `make test` does in 30 rounds. A round is under a second; CIPHERMQ_SEED=<n> repeats the choices of a run.
+.PHONY: torture
+torture: need-cargo ## kill -9 under load, ROUNDS (1000) times, and check what is left
+	cargo build --release -p ciphermq-server --bin ciphermq
+	CIPHERMQ_BIN=$(TARGET_DIR)/release/ciphermq CIPHERMQ_ROUNDS=$(ROUNDS) \
+		cargo test --release -p system-tests --test kill kill_9_at_any_moment -- --nocapture
 
 .PHONY: bench
 bench: need-cargo ## the figures of the README

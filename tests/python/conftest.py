@@ -40,10 +40,12 @@ def ciphermq_binary() -> str:
 
 @pytest.fixture
 def start_broker(ciphermq_binary, tmp_path):
-    """Starts brokers with the flags given; they end with the test."""
+    """Starts brokers with the flags given, in memory unless they have a directory; they end with the test."""
     brokers = []
 
-    def start(*flags):
+    def start(*flags, data_dir=None, port=0):
+        store = ("--memory",) if data_dir is None else ("--data-dir", str(data_dir))
+        flags = (*store, "--listen", f"127.0.0.1:{port}", *flags)
         brokers.append(Broker(ciphermq_binary, tmp_path / f"broker-{len(brokers)}.log", flags))
         return brokers[-1]
 
@@ -138,8 +140,7 @@ class Child:
 
 class Broker(Child):
     def __init__(self, binary, log, flags):
-        command = [binary, "serve", "--memory", "--listen", "127.0.0.1:0", *flags]
-        super().__init__(command, log, log.parent, stdout=subprocess.PIPE)
+        super().__init__([binary, "serve", *flags], log, log.parent, stdout=subprocess.PIPE)
         ready = self.process.stdout.readline().decode()
         found = re.fullmatch(r"CipherMQ ready on 127\.0\.0\.1:(\d+)\n", ready)
         assert found, f"not ready: {ready!r}\n{self.output}"

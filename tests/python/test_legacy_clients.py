@@ -92,6 +92,22 @@ def test_k06_a_020_sender_whose_first_ack_is_lost_succeeds_at_the_second_attempt
     assert row["ready"] == 1, row
 
 
+def test_k07_a_message_survives_kill_9_of_the_broker_between_ack_and_delivery(
+    start_broker, start_client, workplace, tmp_path
+):
+    broker = start_broker(*LEGACY_PAUSE, data_dir=tmp_path / "data")
+    here = workplace("k07", broker.port)
+    assert start_client(SENDER_020, broker.port, cwd=here).wait() == 0
+    broker.kill()
+    broker = start_broker(*LEGACY_PAUSE, data_dir=tmp_path / "data", port=broker.port)
+    receiver = start_client(RECEIVER_020, broker.port, cwd=here)
+    assert [record["message"] for record in receiver.wait_for_records(1)] == [SAMPLE]
+    receiver.wait_for("Server confirmed ACK for message")
+    broker.kill()
+    broker = start_broker(*LEGACY_PAUSE, data_dir=tmp_path / "data")
+    assert broker.is_empty("default_queue")
+
+
 def test_k08_a_killed_receivers_message_reaches_the_next_one_at_once(broker, start_client, workplace):
     here = workplace("k08", broker.port)
     assert start_client(SENDER_020, broker.port, cwd=here).wait() == 0

@@ -2,6 +2,7 @@
 //!
 //! - [`Server`]: one broker process on a free port, ended with its handle.
 //! - [`Wire`]: one connection; every read has a deadline, and a failure prints the conversation so far.
+//! - [`torture`]: rounds of traffic, each ended by `kill -9`, and the checks of what is left.
 //! - [`Conversation`]: a script in the notation of `docs/protocol.md`, run against a [`Server`].
 //!
 //! It fails by panicking: the only code above it are tests. There is no client library in here on purpose, the tests
@@ -11,6 +12,7 @@
 mod conversation;
 mod pattern;
 mod server;
+pub mod torture;
 mod wire;
 
 use std::path::{Path, PathBuf};

@@ -18,35 +18,52 @@ use crate::{envelope, workspace};
 /// How long a broker may take until it says that it is ready, a busy machine included.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
+const STARTS: &str = "the binary starts";
+
 /// Bytes of the broker's log shown when a test fails.
 const LOG_BYTES_SHOWN: usize = 4096;
 
-/// A running `ciphermq serve --memory` on a free port of the loopback interface; killed when dropped.
+/// A running `ciphermq serve` on a free port of the loopback interface; killed when dropped.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    /// Where its log is.
     directory: TempDir,
+    started_in: Duration,
 }
 
 impl Server {
-    /// Starts a broker with its defaults.
+    /// Starts a broker with its defaults, see [`with`](Self::with).
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// Starts a broker with additional flags.
+    /// Starts a broker with additional flags: in memory, or in a directory of its own, see [`is_on_disk`].
     pub fn with(flags: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let directory = temporary();
+        let data = directory.path().join("data");
+        Self::spawn(is_on_disk().then_some(data.as_path()), flags, directory)
+    }
+
+    /// Starts a broker that keeps its messages in `data`, with additional flags.
+    pub fn on_disk(data: &Path, flags: &[&str]) -> Self {
+        Self::spawn(Some(data), flags, temporary())
+    }
+
+    /// Starts a broker that keeps its messages in `data` and kills it after a while, whatever it does by then.
+    pub fn start_and_kill(data: &Path, flags: &[&str], after: Duration) {
+        let mut child = serve(Some(data)).args(flags).stderr(Stdio::null()).spawn().expect(STARTS);
+        thread::sleep(after);
+        child.kill().expect("it is our child and not waited for");
+        child.wait().expect("it is our child");
+    }
+
+    fn spawn(data: Option<&Path>, flags: &[&str], directory: TempDir) -> Self {
         let log = File::create(directory.path().join("log")).expect("the directory was just made");
-        let mut child = command()
-            .args(["serve", "--memory", "--listen", "127.0.0.1:0"])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
+        let mut command = serve(data);
+        let began = Instant::now();
+        let mut child = command.args(flags).stderr(log).spawn().expect(STARTS);
         let stdout = child.stdout.take().expect("it was asked for");
         let (sender, receiver) = mpsc::channel();
         // Reads on after the first line, so that the broker never writes into a closed pipe.
@@ -58,14 +75,20 @@ impl Server {
         let ready = receiver.recv_timeout(READY_DEADLINE);
         let address = ready.ok().and_then(|line| line.strip_prefix("CipherMQ ready on ")?.parse().ok());
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Self { child, address: address.unwrap_or(unknown), directory };
+        let started_in = began.elapsed();
+        let server = Self { child, address: address.unwrap_or(unknown), directory, started_in };
         assert!(address.is_some(), "the broker did not say that it is ready");
         server
     }
 
     /// Runs the program to its end, for what should end by itself.
     pub fn run(arguments: &[&str]) -> Output {
-        command().args(arguments).stdin(Stdio::null()).output().expect("the binary starts")
+        command().args(arguments).stdin(Stdio::null()).output().expect(STARTS)
+    }
+
+    /// How long it took from the start of the process to its ready line.
+    pub fn started_in(&self) -> Duration {
+        self.started_in
     }
 
     /// Where it listens.
@@ -139,6 +162,12 @@ impl Server {
         row.trim().trim_end_matches(" kB").parse().expect("the kernel's format")
     }
 
+    /// Ends the process in the middle of whatever it does (`kill -9`).
+    pub fn kill(mut self) {
+        self.child.kill().expect("it is our child and not waited for");
+        self.child.wait().expect("it is our child");
+    }
+
     /// Asks the process to end, as a service manager does (SIGTERM).
     pub fn terminate(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is our child and not waited for");
@@ -178,11 +207,31 @@ impl Drop for Server {
     }
 }
 
+/// Whether brokers of tests that do not say are on disk: `CIPHERMQ_TEST_STORE=disk`.
+pub(crate) fn is_on_disk() -> bool {
+    env::var("CIPHERMQ_TEST_STORE").is_ok_and(|store| store == "disk")
+}
+
 /// Lets this process open as many files as the system allows it; gives how many.
 pub fn raise_open_files() -> u64 {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the maximum is always allowed");
     maximum.unwrap_or(u64::MAX)
+}
+
+/// `ciphermq serve` on a free port, in memory or in a directory.
+fn serve(data: Option<&Path>) -> Command {
+    let mut command = command();
+    command.args(["serve", "--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    match data {
+        None => command.arg("--memory"),
+        Some(data) => command.arg("--data-dir").arg(data),
+    };
+    command
+}
+
+fn temporary() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory can be made")
 }
 
 /// The program, without settings of whoever runs the tests.

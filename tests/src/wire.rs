@@ -1,5 +1,6 @@
 //! One connection, read with a deadline and written down as it goes.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::pattern::Pattern;
+use crate::server::is_on_disk;
 
 /// How long a read waits for what must come. Generous: it is only ever reached by a failing test.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -41,6 +43,8 @@ pub struct Wire {
     /// Received, not yet taken as lines.
     input: Vec<u8>,
     transcript: Vec<String>,
+    /// Lines that came before the one expected, see [`expect`](Self::expect).
+    overtaken: VecDeque<String>,
 }
 
 impl Wire {
@@ -48,7 +52,7 @@ impl Wire {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the broker accepts connections");
         stream.set_nodelay(true).expect("a socket option of every platform");
-        Self { stream, input: Vec::new(), transcript: Vec::new() }
+        Self { stream, input: Vec::new(), transcript: Vec::new(), overtaken: VecDeque::new() }
     }
 
     /// Sends a line.
@@ -68,19 +72,39 @@ impl Wire {
     /// The next line, without LF.
     #[track_caller]
     pub fn line(&mut self) -> String {
-        self.line_within(DEADLINE).unwrap_or_else(|why| self.fail(&why))
+        self.line_in(DEADLINE)
     }
 
     /// The next line, within less or more than [`DEADLINE`].
     #[track_caller]
     pub fn line_in(&mut self, time: Duration) -> String {
+        match self.overtaken.pop_front() {
+            Some(line) => line,
+            None => self.read_line(time),
+        }
+    }
+
+    #[track_caller]
+    fn read_line(&mut self, time: Duration) -> String {
         self.line_within(time).unwrap_or_else(|why| self.fail(&why))
     }
 
     /// Takes the next line and compares it with a [`Pattern`].
+    ///
+    /// With a broker on disk, lines that it sends on its own may stand before or behind a reply that waits for the disk
+    /// (section 1 of the protocol), so each kind is expected in its own order.
     #[track_caller]
     pub fn expect(&mut self, pattern: &str) -> String {
-        let line = self.line();
+        let is_wanted = |line: &str| !is_on_disk() || is_push(line) == is_push(pattern);
+        let overtaken = self.overtaken.iter().position(|line| is_wanted(line));
+        let mut line = match overtaken.and_then(|at| self.overtaken.remove(at)) {
+            Some(line) => line,
+            None => self.read_line(DEADLINE),
+        };
+        while !is_wanted(&line) {
+            self.overtaken.push_back(line);
+            line = self.read_line(DEADLINE);
+        }
         if Pattern::parse(pattern).matches(&line).is_none() {
             self.fail(&format!("expected  {}\n  received  {}", shown(pattern), shown(&line)));
         }
@@ -119,6 +143,9 @@ impl Wire {
     /// Fails if a line or the end comes within `time`.
     #[track_caller]
     pub fn expect_nothing_for(&mut self, time: Duration) {
+        if let Some(line) = self.overtaken.front() {
+            self.fail(&format!("nothing should have come, received {}", shown(line)));
+        }
         if self.input.is_empty() {
             match self.fill(time) {
                 Err(_) => return,
@@ -236,6 +263,11 @@ impl Wire {
         }
         panic!("{why}\nthe conversation so far:\n{text}");
     }
+}
+
+/// Whether it is a line a broker sends on its own.
+fn is_push(line: &str) -> bool {
+    ["Message: ", "Cancelled: ", "Closing: "].iter().any(|word| line.starts_with(word))
 }
 
 fn shown(text: &str) -> String {
