@@ -25,7 +25,7 @@ pub(crate) enum Job {
 pub(crate) enum Done {
     /// `None`: there is no room for it.
     Created(Result<Option<Spare>, Failure>),
-    Loaded(Loaded),
+    Loaded(Result<Loaded, Failure>),
     Retired(Result<Option<Spare>, Failure>),
 }
 
@@ -103,7 +103,8 @@ fn do_job(disk: &dyn Disk, job: Job) -> Done {
     match job {
         Job::Create { name, len } => Done::Created(create(disk, name, len)),
         Job::Load { segment, before } => {
-            Done::Loaded(load::load(&*segment.file, segment.checks, segment.len, Some(before), Vec::new()))
+            let loaded = load::load(&*segment.file, segment.checks, segment.len, Some(before), Vec::new());
+            Done::Loaded(loaded.map_err(Failure::new("read", &segment.name)))
         }
         Job::Retire { segment, spare } => Done::Retired(retire(disk, segment, spare)),
     }

@@ -8,7 +8,7 @@ use crate::judge::{Find, Judged, Record, judge, synced_by};
 use crate::report::FindingKind;
 use crate::segment::{Failure, segment_base};
 use crate::{Disk, DiskFile, OpenError};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 /// A file with a segment's name.
@@ -80,7 +80,7 @@ fn look_at(disk: &dyn Disk, base: u64, name: String) -> Result<Option<Listed>, O
     };
     let mut len = file.len().map_err(Failure::new("look at", &name))?;
     let mut block = vec![0; BLOCK as usize];
-    read(&*file, 0, &mut block);
+    read(&*file, &mut block).map_err(Failure::new("read", &name))?;
     let mut finds = Vec::new();
     let header = match SegmentHeader::read(&block, base) {
         Found::Newer { version } => return Err(OpenError::Newer { segment: name, version }),
@@ -99,11 +99,13 @@ fn look_at(disk: &dyn Disk, base: u64, name: String) -> Result<Option<Listed>, O
 
 impl Listed {
     /// Reads the segment and says what counts. `bytes` is reused.
-    pub(crate) fn load(&self, bytes: Vec<u8>) -> Loaded {
+    pub(crate) fn load(&self, bytes: Vec<u8>) -> Result<Loaded, Failure> {
         let nothing = Before { base: self.base, end: BLOCK, synced: 1 };
         match self.header {
-            Some(header) => load(&*self.file, header.checks(), self.len, self.told, bytes),
-            None => Loaded { bytes, before: nothing, ..Loaded::default() },
+            Some(header) => {
+                load(&*self.file, header.checks(), self.len, self.told, bytes).map_err(Failure::new("read", &self.name))
+            }
+            None => Ok(Loaded { bytes, before: nothing, ..Loaded::default() }),
         }
     }
 }
@@ -115,11 +117,11 @@ pub(crate) fn load(
     len: u64,
     told: Option<Before>,
     mut bytes: Vec<u8>,
-) -> Loaded {
+) -> io::Result<Loaded> {
     let extent = told.map_or(Extent::Open, |told| Extent::To(told.end.clamp(BLOCK, len.max(BLOCK))));
     let until = if let Extent::To(end) = extent { end } else { len };
     bytes.resize(until as usize, 0);
-    read(file, 0, &mut bytes);
+    read(file, &mut bytes)?;
     let frames = Frames::find(&bytes, checks, extent);
     let synced = told.map_or_else(|| synced_by(&frames), |told| told.synced);
     let judged = judge(&frames, synced, extent == Extent::Open);
@@ -127,20 +129,32 @@ pub(crate) fn load(
     let end = if frames.is_sealed { frames.end - FRAME_HEADER as u64 } else { frames.end };
     let before = Before { base: checks.base, end, synced };
     let last_batch = frames.frames.iter().map(|frame| frame.header.batch).max().unwrap_or(1);
-    Loaded { bytes, judged, before, is_sealed: frames.is_sealed, last_batch }
+    Ok(Loaded { bytes, judged, before, is_sealed: frames.is_sealed, last_batch })
 }
 
-/// Fills `into` with what can be read. What cannot, and what is not there, becomes zeros: no frame passes for whole there.
-fn read(file: &dyn DiskFile, offset: u64, into: &mut [u8]) {
-    match file.read_at(offset, into) {
-        Ok(read) => into[read..].fill(0),
-        // One block that cannot be read must not cost the others.
-        Err(_) if into.len() as u64 > BLOCK => {
-            let half = (into.len() as u64 / 2).next_multiple_of(BLOCK) as usize;
-            let (front, back) = into.split_at_mut(half.min(into.len() - 1));
-            read(file, offset, front);
-            read(file, offset + front.len() as u64, back);
+/// How many blocks of a segment count as damaged if the disk cannot read them. With more of them, or with nothing else, it is the disk
+/// that has failed, and nothing must be concluded from what it does not say.
+const UNREADABLE_BLOCKS_MAX: usize = 64;
+
+/// Fills `into` from the file's beginning. What cannot be read, and what is not there, becomes zeros: no frame passes for whole there.
+fn read(file: &dyn DiskFile, into: &mut [u8]) -> io::Result<()> {
+    let Err(error) = read_at(file, 0, into) else { return Ok(()) };
+    let blocks = into.len().div_ceil(BLOCK as usize);
+    let mut unreadable = 0;
+    for (index, block) in into.chunks_mut(BLOCK as usize).enumerate() {
+        if read_at(file, index as u64 * BLOCK, block).is_err() {
+            block.fill(0);
+            unreadable += 1;
+            if unreadable == blocks || unreadable > UNREADABLE_BLOCKS_MAX {
+                return Err(error);
+            }
         }
-        Err(_) => into.fill(0),
     }
+    Ok(())
+}
+
+fn read_at(file: &dyn DiskFile, offset: u64, into: &mut [u8]) -> io::Result<()> {
+    let read = file.read_at(offset, into)?;
+    into[read..].fill(0);
+    Ok(())
 }

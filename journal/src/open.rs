@@ -104,7 +104,8 @@ fn open_writer<E: Entry, O: Owner<E>>(
     };
     let read: u64 = sealed.iter().map(|sealed| sealed.segment.len).sum();
     let disk_bytes = read + spares.iter().map(|spare| spare.len).sum::<u64>() + appender.segment().len;
-    let limits = Limits::new(disk_bytes, lost_bytes, spare_number);
+    let mut limits = Limits::new(disk_bytes, lost_bytes, spare_number);
+    limits.head = appender.offset();
     let front = Arc::clone(front);
     let writer =
         Writer::new(Beginning { front, log, disk, options, owner, space, appender, sealed, spares, jobs, limits });
@@ -141,7 +142,7 @@ pub fn scan(disk: &dyn Disk, each: &mut dyn FnMut(Scanned<'_>)) -> Result<Report
     let mut report = Report::default();
     let mut bytes = Vec::new();
     for listed in load::list(disk)? {
-        let loaded = listed.load(bytes);
+        let loaded = listed.load(bytes)?;
         report.segments += 1;
         report.closed = loaded.is_sealed;
         let mut finds: Vec<_> = listed.finds.iter().chain(&loaded.judged.finds).copied().collect();

@@ -180,7 +180,7 @@ fn each_loaded(
     if reading == Reading::InTurn || last == 0 {
         let mut bytes = Vec::new();
         for (index, listed) in listed.iter().enumerate() {
-            let loaded = listed.load(bytes);
+            let loaded = listed.load(bytes)?;
             take(listed, &loaded, index == last)?;
             bytes = loaded.bytes;
         }
@@ -200,6 +200,7 @@ fn each_loaded(
         });
         for (index, listed) in listed.iter().enumerate() {
             let Ok(loaded) = loaded.recv() else { break };
+            let loaded = loaded?;
             take(listed, &loaded, index == last)?;
             let _ = empty.send(loaded.bytes);
         }

@@ -25,7 +25,11 @@ pub(crate) struct Limits {
     pub(crate) creating: Option<u64>,
     /// The number of the last spare that got a name.
     pub(crate) spare_number: u64,
-    /// When the disk is asked for room again, after it had none.
+    /// The disk gave no spare the last time it was asked.
+    pub(crate) is_refused: bool,
+    /// Where the entries of the segment being written begin, behind its header and checkpoint.
+    pub(crate) head: u64,
+    /// When it is asked again.
     pub(crate) retry_at: Duration,
     /// How many bytes may be written anew: as many as were written for the first time or are of no use any more. So the log never
     /// turns round and round over entries that all live.
@@ -47,6 +51,15 @@ pub(crate) enum Emptying {
     Retiring { len: u64 },
 }
 
+/// Whose entries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// Who asks for room.
+    Waiting,
+    /// Who was given it.
+    LetIn,
+}
+
 impl Limits {
     pub(crate) fn new(disk_bytes: u64, lost_bytes: u64, spare_number: u64) -> Limits {
         Limits {
@@ -54,6 +67,8 @@ impl Limits {
             lost_bytes,
             creating: None,
             spare_number,
+            is_refused: false,
+            head: BLOCK,
             retry_at: Duration::ZERO,
             // What a crash left may all be written anew once.
             budget: disk_bytes as i64,
@@ -113,7 +128,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         let released = self.space.take_released();
         self.limits.earn(released as i64);
         match self.emptying.take() {
-            None => Ok(self.begin_to_empty()),
+            None => Ok(self.begin_to_empty() || self.turn_early()?),
             Some(Emptying::Records { loaded, next }) => {
                 self.carry(loaded, next);
                 Ok(true)
@@ -142,6 +157,20 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         true
     }
 
+    /// Ends the segment being written, if the disk is full and a good part of it is dead: only then can it be emptied, and perhaps
+    /// nobody will ever fill it.
+    fn turn_early(&mut self) -> Result<bool, Failure> {
+        let segment = self.appender.segment();
+        let (base, len) = (segment.base(), segment.len);
+        let live = self.space.live_in(base);
+        let dead = self.appender.offset().saturating_sub(self.limits.head + live);
+        let is_due = self.log.room.is_full()
+            && dead >= len / 8
+            && live as i64 <= self.limits.budget
+            && self.spares.iter().any(|spare| spare.len >= 2 * BLOCK + live + live / 8);
+        Ok(is_due && self.turn(0)?)
+    }
+
     /// Whether a full disk gains by emptying the oldest segment, of which so many bytes live.
     fn is_worth_it(&self, live: u64, end: u64) -> bool {
         let dead = self.sealed.iter().map(|sealed| sealed.before.end).sum::<u64>().saturating_sub(self.space.live());
@@ -154,10 +183,16 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         self.appender.left() + self.spares.iter().map(|spare| spare.len).sum::<u64>()
     }
 
-    /// Whether a full disk has enough left for what may not be refused, if so many bytes are written of what may.
-    pub(crate) fn can_spare(&self, bytes: u64) -> bool {
+    /// Whether enough is left for what may not be refused, if so many bytes are written of what may. Always, while the disk gives
+    /// spares. Otherwise as much is kept as it takes to write every message of a segment anew (they grow a little by that), and then to drop
+    /// the segment. What waits at the door is refused a little before what was let in already.
+    pub(crate) fn can_spare(&self, bytes: u64, to: Whom) -> bool {
         let len = self.appender.segment().len;
-        !self.log.room.is_full() || self.room_bytes() >= bytes + len + len / 2
+        let kept = match to {
+            Whom::Waiting => len + len / 2,
+            Whom::LetIn => len + len * 3 / 8,
+        };
+        !self.limits.is_refused || self.room_bytes() >= bytes + kept
     }
 
     /// The oldest segment was read.
@@ -214,7 +249,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         self.log.segments.remove(segment.base());
         self.space.end(segment.base());
         let len = segment.len;
-        let is_fit = len == self.wanted_len() || self.log.room.is_full();
+        let is_fit = len == self.wanted_len() || self.limits.is_refused;
         let coming = usize::from(self.limits.creating.is_some());
         let is_wanted = match self.spares.len() + coming {
             0 => true,
@@ -246,5 +281,8 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         log.live_bytes.store(self.space.live(), Ordering::Relaxed);
         log.spares.store(self.spares.len() as u64, Ordering::Relaxed);
         log.room_bytes.store(self.room_bytes(), Ordering::Relaxed);
+        if log.room.set_full(!self.can_spare(0, Whom::Waiting)) {
+            log.ring_watchers();
+        }
     }
 }

@@ -74,6 +74,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         let place = Place { base: old.next_base(), before, salt_seed: self.options.salt_seed };
         self.limits.turned(before.end, self.now);
         self.appender = begin(&*self.disk, spare, &place, &checkpoint, self.appender.take_buffer())?;
+        self.limits.head = self.appender.offset();
         self.log.segments.insert(self.appender.segment());
         self.space.begin(place.base);
         self.sealed.push_back(Sealed { segment: old, before });
@@ -104,12 +105,12 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         if self.limits.creating.is_some() || self.spares.len() >= SPARES_MAX {
             return false;
         }
-        if self.log.room.is_full() && self.now < self.limits.retry_at {
+        if self.limits.is_refused && self.now < self.limits.retry_at {
             return false;
         }
         // A segment that is dropped soon makes the better spare: it costs no zeros.
         let is_urgent = self.spares.is_empty() && self.appender.left() < self.appender.segment().len / 2;
-        if self.is_crowded_with(self.wanted_len()) && !is_urgent {
+        if self.is_crowded_with(self.wanted_len()) && !is_urgent && !self.log.room.is_full() {
             return false;
         }
         self.create_spare(self.wanted_len());
@@ -127,16 +128,9 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     }
 
     fn is_out_of_room(&mut self) {
+        self.limits.is_refused = true;
         self.limits.retry_at = self.now + ROOM_RETRY;
-        // With all its spares, the lack is of room for a segment of unusual length.
-        self.set_full(self.spares.len() < SPARES_MAX);
-    }
-
-    fn set_full(&mut self, is_full: bool) {
         self.show_figures();
-        if self.log.room.set_full(is_full) {
-            self.log.ring_watchers();
-        }
     }
 
     pub(crate) fn take_done_jobs(&mut self) -> Result<bool, Failure> {
@@ -156,16 +150,17 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
                     Some(spare) => {
                         self.limits.disk_bytes += spare.len;
                         self.spares.push(spare);
-                        self.set_full(false);
+                        self.limits.is_refused = false;
+                        self.show_figures();
                     }
                     None => self.is_out_of_room(),
                 }
             }
-            Done::Loaded(loaded) => self.carry_loaded(loaded),
+            Done::Loaded(loaded) => self.carry_loaded(loaded?),
             Done::Retired(spare) => {
                 self.is_retired(spare?);
                 self.limits.retry_at = self.now;
-                self.set_full(self.log.room.is_full() && self.spares.len() < SPARES_MAX);
+                self.show_figures();
             }
         }
         Ok(())

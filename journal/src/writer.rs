@@ -10,7 +10,7 @@ use crate::front::{Front, Waiting};
 use crate::jobs::Jobs;
 use crate::log::Log;
 use crate::recovery::Sealed;
-use crate::retention::{Emptying, Limits};
+use crate::retention::{Emptying, Limits, Whom};
 use crate::segment::{Failure, Spare};
 use crate::{Disk, Durability, Entry, JournalOptions, Owner, Position, Space};
 
@@ -172,7 +172,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
 
     fn idle_time(&self) -> Duration {
         let sync = self.sync_due.map_or(SLEEP_MAX, |due| due.saturating_sub(self.now));
-        if self.log.room.is_full() { sync.min(ROOM_RETRY) } else { sync }
+        if self.limits.is_refused { sync.min(ROOM_RETRY) } else { sync }
     }
 
     /// Moves what was submitted behind what is left of earlier rounds.
@@ -189,7 +189,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     /// Writes all entries of a source. False if the disk is full and they must wait.
     pub(crate) fn write_all(&mut self, source: Source) -> Result<bool, Failure> {
         while let Some(Group { count, bytes, is_alone, is_refusable }) = self.next_group(source) {
-            if is_refusable && !self.can_spare(bytes) {
+            if is_refusable && !self.can_spare(bytes, Whom::LetIn) {
                 self.refuse_group(count);
                 continue;
             }
