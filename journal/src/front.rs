@@ -209,3 +209,61 @@ impl<E> Front<E> {
         inbox.writer = Asleep::No;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Waker};
+
+    fn rang(bell: &Doorbell) -> bool {
+        bell.poll_rung(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn whoever_found_it_congested_hears_when_it_is_not() {
+        let front = Front::new();
+        let (busy, idle) = (Arc::new(Doorbell::new()), Arc::new(Doorbell::new()));
+        let _ = front.submit(&mut vec![1], 100, &busy).unwrap();
+        assert!(!front.is_congested(100, &idle));
+        let _ = front.submit(&mut vec![2], 1, &busy).unwrap();
+        assert!(front.is_congested(100, &idle));
+        let mut waiting = Waiting { entries: Vec::new(), bells: Vec::new(), last: 0 };
+        assert!(front.take(&mut waiting));
+        assert!(rang(&idle) && !rang(&busy), "the submitter's rings with its receipt");
+        assert!(!front.is_congested(100, &idle));
+        assert_eq!((waiting.entries, waiting.bells.len(), waiting.last), (vec![1, 2], 1, 2));
+    }
+
+    #[test]
+    fn a_refused_submission_is_told_from_its_neighbours() {
+        let front = Front::new();
+        let bell = Arc::new(Doorbell::new());
+        let receipts: Vec<Receipt> = (0..4).map(|_| front.submit(&mut vec![0, 0], 0, &bell).unwrap()).collect();
+        front.refuse(3);
+        front.refuse(6);
+        front.commit(8);
+        let outcomes: Vec<_> = receipts.iter().map(|receipt| front.outcome(*receipt).unwrap()).collect();
+        assert_eq!(outcomes, [Ok(()), Err(Unavailable), Err(Unavailable), Ok(())]);
+    }
+
+    #[test]
+    fn of_too_many_refusals_none_is_forgotten() {
+        let front: Front<u8> = Front::new();
+        let numbers = || (1..=5_000).step_by(2);
+        numbers().for_each(|number| front.refuse(number));
+        front.commit(5_000);
+        assert!(lock(&front.refused).len() <= REFUSED_MAX);
+        let outcome = |number| front.outcome(Receipt { first: number, last: number });
+        assert!(numbers().all(|number| outcome(number) == Some(Err(Unavailable))));
+        assert_eq!(outcome(5_000), Some(Ok(())));
+    }
+
+    #[test]
+    fn nothing_is_accepted_once_closed() {
+        let front = Front::new();
+        front.close();
+        let mut entries = vec![1];
+        assert_eq!(front.submit(&mut entries, 0, &Arc::default()), Err(Unavailable));
+        assert_eq!(entries, [1], "it was given back");
+    }
+}

@@ -36,6 +36,8 @@ mod retention;
 mod room;
 mod segment;
 mod space;
+#[cfg(test)]
+mod testing;
 mod turn;
 mod writer;
 

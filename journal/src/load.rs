@@ -51,6 +51,9 @@ impl Loaded {
     }
 }
 
+/// No segment is longer.
+const LEN_MAX: u64 = 1 << 40;
+
 /// All segments of a log, in order, with what their headers say.
 pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<Listed>, OpenError> {
     let names = disk.list().map_err(Failure::new("list", "log"))?;
@@ -86,10 +89,12 @@ fn look_at(disk: &dyn Disk, base: u64, name: String) -> Result<Option<Listed>, O
         Found::Newer { version } => return Err(OpenError::Newer { segment: name, version }),
         Found::Header { header, bad_copy } => {
             finds.extend(bad_copy.map(|offset| Find { offset, len: BLOCK / 2, kind: FindingKind::Copy }));
-            len = len.max(header.file_len);
+            // The file was made as long as the header says. What a damaged file system says counts only where there is no header.
+            len = header.file_len;
             Some(header)
         }
         Found::Nothing => {
+            len = len.min(LEN_MAX);
             finds.push(Find { offset: 0, len, kind: FindingKind::Header });
             None
         }

@@ -110,6 +110,9 @@ impl Reader {
         let end = (offset + len as u64).next_multiple_of(BLOCK).min(segment.len.max(offset));
         let bytes = &mut self.chunk.bytes;
         bytes.resize((end - start) as usize, 0);
+        if bytes.len() < CHUNK_BYTES_MAX {
+            bytes.shrink_to(2 * CHUNK_BYTES_MAX);
+        }
         self.chunk.checks = None;
         self.reads += 1;
         let read = segment.file.read_at(start, bytes).map_err(|error| ReadError::Io(position, error.kind()))?;
@@ -149,5 +152,64 @@ impl Chunk {
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("kept", &self.chunk.bytes.len()).field("reads", &self.reads).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryDisk;
+    use crate::testing::{Note, note, open};
+
+    fn text(len: usize, tag: usize) -> String {
+        format!("{tag}:").repeat(len / 2)
+    }
+
+    #[test]
+    fn entries_are_read_back_with_few_reads_of_the_disk() {
+        let log = open(&MemoryDisk::new());
+        log.write((0..100).map(|tag| note(text(600, tag))));
+        let mut reader = log.journal.reader();
+        for (position, text) in &log.keeper.look().live {
+            assert_eq!(reader.read(*position), Ok(text.as_bytes()));
+        }
+        assert!(reader.reads() <= 12, "{} reads", reader.reads());
+    }
+
+    #[test]
+    fn what_was_written_behind_a_chunk_that_is_kept_is_found() {
+        let log = open(&MemoryDisk::new());
+        log.write([note("first")]);
+        let mut reader = log.journal.reader();
+        assert_eq!(reader.read(log.at("first")), Ok(&b"first"[..]));
+        log.write([note("second")]);
+        assert_eq!(reader.read(log.at("second")), Ok(&b"second"[..]));
+    }
+
+    #[test]
+    fn an_entry_longer_than_a_chunk_is_read() {
+        let log = open(&MemoryDisk::new());
+        let long = text(400_000, 7);
+        log.write([note("x"), note(&*long)]);
+        let mut reader = log.journal.reader();
+        assert_eq!(reader.read(log.at(&long)), Ok(long.as_bytes()));
+        assert_eq!(reader.read(log.at("x")), Ok(&b"x"[..]));
+        assert!(reader.chunk.bytes.capacity() <= 2 * CHUNK_BYTES_MAX, "the memory of a long one is given back");
+    }
+
+    #[test]
+    fn damage_is_told_and_the_copy_of_a_vital_entry_is_used() {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        log.write([note("plain"), Note { vital: true, ..note("vital") }]);
+        let (plain, vital) = (log.at("plain"), log.at("vital"));
+        for position in [plain, vital] {
+            assert!(disk.flip("0000000000001000.log", (position.0 - 0x1000 + 32) * 8));
+        }
+        let mut reader = log.journal.reader();
+        assert_eq!(reader.read(plain), Err(ReadError::Damaged(plain)));
+        assert_eq!(reader.read(vital), Ok(&b"vital"[..]));
+        let beyond = Position(u64::MAX);
+        assert_eq!(reader.read(beyond), Err(ReadError::Gone(beyond)));
     }
 }

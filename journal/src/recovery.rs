@@ -221,3 +221,75 @@ fn spares(disk: &dyn Disk) -> Result<Vec<Spare>, OpenError> {
     }
     Ok(spares)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{note, open, recovered};
+    use crate::{Crash, FindingKind, MemoryDisk, Scanned, Times, Unsynced, scan};
+    use std::io::ErrorKind;
+
+    const LOST: Crash = Crash::PowerLoss(Unsynced::Lost);
+
+    #[test]
+    fn what_a_failed_sync_left_in_memory_is_not_relied_on_before_it_is_on_disk() {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        log.write([note("good")]);
+        disk.fail_at(disk.calls().len() as u64 + 1, ErrorKind::Other, Times::Once);
+        log.write([note("refused")]);
+        drop(log);
+        let restarted = disk.crash(Crash::Kill);
+        assert_eq!(recovered(&restarted), ["good", "refused"], "it is written, and may count");
+        assert_eq!(recovered(&restarted.crash(LOST)), ["good", "refused"], "then it counts for ever");
+    }
+
+    #[test]
+    fn a_torn_end_is_reported_once_as_new_and_kept_aside() {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        log.write([note("good")]);
+        log.write([note("torn")]);
+        let torn = log.at("torn").0 - 0x1000;
+        drop(log);
+        let crashed = disk.crash(Crash::Kill);
+        // Neither the end of the record nor the seal got there.
+        assert!(crashed.flip("0000000000001000.log", (torn + 32) * 8));
+        assert!(crashed.flip("0000000000001000.log", (torn + 40) * 8));
+        let first = open(&crashed);
+        assert_eq!(first.report.findings[0].kind, FindingKind::Torn);
+        assert!(!first.report.findings[0].known_before);
+        let second = open(&crashed.crash(Crash::Kill));
+        assert_eq!(second.report.findings[0].kind, FindingKind::Torn, "judged as before");
+        assert!(second.report.findings[0].known_before);
+        assert_eq!(crashed.aside()[0].0, format!("0000000000001000-{torn}.bin"));
+    }
+
+    #[test]
+    fn scanning_changes_nothing() {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        log.write([note("one"), note("two")]);
+        let calls = disk.calls().len();
+        let mut texts = Vec::new();
+        let report = scan(&disk, &mut |scanned| {
+            if let Scanned::Record { payload, .. } = scanned {
+                texts.push(String::from_utf8_lossy(payload).into_owned());
+            }
+        });
+        assert_eq!((texts, report.unwrap().records), (vec!["one".to_owned(), "two".to_owned()], 2));
+        assert!(disk.calls()[calls..].iter().all(|call| !call.kind.changes_disk()));
+    }
+
+    #[test]
+    fn a_full_disk_without_a_spare_goes_on_in_its_last_segment() {
+        let disk = MemoryDisk::new();
+        disk.set_capacity(Some(crate::testing::SEGMENT));
+        for round in 0..5 {
+            let log = open(&disk);
+            assert_eq!(log.keeper.look().recovered.len(), round);
+            log.write([note(format!("round {round}"))]);
+        }
+        assert_eq!(recovered(&disk.crash(LOST)).len(), 5);
+        assert_eq!(disk.files().len(), 1);
+    }
+}

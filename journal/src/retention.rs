@@ -286,3 +286,61 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{SEGMENT, note, open, recovered};
+    use crate::{Crash, Health, MemoryDisk, ReadError};
+
+    #[test]
+    fn one_entry_that_stays_is_carried_along_and_the_rest_is_dropped() {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        let filler = |at: usize| note(format!("{at}").repeat(500));
+        log.write([note("stays")]);
+        let first = log.at("stays");
+        for round in 0..200 {
+            log.write((0..4).map(|at| filler(round * 4 + at)));
+            // Everything goes but what is told again.
+            log.write([note("let go"), note("stays")]);
+        }
+        let figures = log.journal.figures();
+        assert!(figures.disk_bytes <= 2 * figures.live_bytes + 2 * SEGMENT, "{figures:?}");
+        assert_eq!(log.journal.reader().read(first), Err(ReadError::Gone(first)));
+        assert!(recovered(&disk.crash(Crash::Kill)).contains(&"stays".to_owned()));
+    }
+
+    #[test]
+    fn a_carried_entry_can_be_read_where_it_was_carried_to() {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        log.write([note("stays")]);
+        let first = log.at("stays");
+        let long = "x".repeat(1500);
+        // Each of these replaces the one before.
+        for _ in 0..60 {
+            log.write([note(&*long)]);
+        }
+        let now = log.at("stays");
+        assert!(now > first);
+        assert_eq!(log.journal.reader().read(now), Ok(&b"stays"[..]));
+    }
+
+    #[test]
+    fn a_full_disk_refuses_at_the_door_and_ends_when_there_is_room() {
+        let disk = MemoryDisk::new();
+        disk.set_capacity(Some(4 * SEGMENT));
+        let log = open(&disk);
+        let mut count = 0;
+        while log.journal.reserve(1000).is_ok() {
+            log.write([crate::testing::Note { reserved: true, ..note(format!("{count}:").repeat(300)) }]);
+            count += 1;
+        }
+        assert!(count > 10, "{count}");
+        assert_eq!(log.journal.health(), Health::Full);
+        let receipt = log.write([note("let go")]);
+        assert_eq!(receipt, Some(Ok(())), "what needs no room is taken");
+        assert_eq!(log.journal.health(), Health::Healthy);
+        assert_eq!(log.journal.reserve(1000), Ok(()));
+    }
+}
