@@ -70,9 +70,9 @@ pub(crate) struct Serve {
     #[arg(long, env = "CIPHERMQ_MEMORY", value_parser = FalseyValueParser::new())]
     pub(crate) memory: bool,
 
-    /// What an ACK waits for, for queues that do not state their own: sync, interval:<ms> or none.
+    /// What an ACK waits for, for queues that do not state their own: sync, interval:MS or none.
     ///
-    /// sync: the message is on disk. interval:<ms>: it is written, and on disk at most so many milliseconds later. none: it
+    /// sync: the message is on disk. interval:MS: it is written, and on disk at most so many milliseconds later. none: it
     /// is written, and the system puts it on disk when it likes. What is written survives the end of the process, what
     /// is on disk survives the end of the power.
     #[arg(long, env = "CIPHERMQ_DURABILITY", value_name = "WHEN", default_value = "sync", value_parser = durability)]

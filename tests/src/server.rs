@@ -39,7 +39,7 @@ impl Server {
         Self::with(&[])
     }
 
-    /// Starts a broker with additional flags: in memory, or in a directory of its own, see [`is_on_disk`].
+    /// Starts a broker with additional flags: in memory, or in a directory of its own when `CIPHERMQ_TEST_STORE` is `disk`.
     pub fn with(flags: &[&str]) -> Self {
         let directory = temporary();
         let data = directory.path().join("data");

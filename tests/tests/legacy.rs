@@ -170,6 +170,8 @@ fn a_push_no_original_can_read_is_dead_lettered_as_too_long() {
     wire.ask(&format!("publish default_exchange default_key {longest}"), "ACK longest");
     wire.ask("consume default_queue", "Subscribed to queue");
     assert_eq!(wire.line(), format!("Message: longest {longest}"));
+    // Answered when what this connection has moved is on disk.
+    wire.ask("fetch default_queue", "No messages");
     let mut modern = server.connect_modern();
     let dead =
         modern.ask("fetch default_queue.dlq", "Fetched: too-big {fields} from=default_queue reason=too-long {json}");
