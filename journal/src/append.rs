@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::frame::{
-    BLOCK, CONTINUED, CONTINUES, COPY, END_MARK, FRAME_HEADER, SEAL, SEAL_ROOM, VITAL, add_flags, finish_frame,
+    BLOCK, CONTINUED, CONTINUES, COPY, END_MARK, FRAME_HEADER, LAST, SEAL, SEAL_ROOM, VITAL, add_flags, finish_frame,
     frame_len,
 };
 use crate::header::{Before, SegmentHeader};
@@ -11,6 +11,8 @@ use crate::{Entry, Position};
 /// The end of the log: collects frames and writes them in whole blocks.
 pub(crate) struct Appender {
     segment: Arc<Segment>,
+    /// Where the last collected frame begins in `buffer`.
+    last: Option<usize>,
     /// What is written next, from the block on in which the last frame ended.
     buffer: Vec<u8>,
     /// Where the first byte of `buffer` stands in the file.
@@ -42,7 +44,7 @@ impl Appender {
         buffer.clear();
         buffer.extend_from_slice(&header.write());
         let limit = segment.len;
-        Appender { segment, buffer, start: 0, written: 0, batch: 1, synced: 0, limit }
+        Appender { segment, last: None, buffer, start: 0, written: 0, batch: 1, synced: 0, limit }
     }
 
     /// Goes on where a log ended that was opened, all of it synced by now. Only for want of room for a new segment.
@@ -50,7 +52,7 @@ impl Appender {
         let Tail { bytes: buffer, before, last_batch, is_torn } = tail;
         let (limit, synced) = if is_torn { (0, before.synced) } else { (segment.len, last_batch.max(before.synced)) };
         let start = before.end - buffer.len() as u64;
-        Appender { segment, written: buffer.len(), buffer, start, batch: synced + 1, synced, limit }
+        Appender { segment, last: None, written: buffer.len(), buffer, start, batch: synced + 1, synced, limit }
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {
@@ -107,18 +109,26 @@ impl Appender {
     /// Makes a group of two entries collected one after the other. `second` was collected with [`CONTINUED`].
     pub(crate) fn link(&mut self, first: Collected) {
         for at in [Some(first.first), first.copy].into_iter().flatten() {
-            let offset = self.start + at as u64;
-            add_flags(&mut self.buffer[at..], offset, self.segment.checks, CONTINUES);
+            self.flag(at, CONTINUES);
         }
     }
 
+    fn flag(&mut self, at: usize, flags: u32) {
+        let offset = self.start + at as u64;
+        add_flags(&mut self.buffer[at..], offset, self.segment.checks, flags);
+    }
+
     fn finish(&mut self, at: usize, flags: u32) {
+        self.last = Some(at);
         let offset = self.start + at as u64;
         finish_frame(&mut self.buffer, at, offset, self.segment.checks, flags, self.batch, self.synced);
     }
 
     /// Writes what was collected, with zeros behind it up to the end of a block.
     pub(crate) fn write(&mut self) -> Result<(), Failure> {
+        if let Some(last) = self.last.take() {
+            self.flag(last, LAST);
+        }
         let end = self.buffer.len();
         self.buffer.resize((end as u64 + END_MARK).next_multiple_of(BLOCK) as usize, 0);
         let written = self.segment.file.write_at(self.start, &self.buffer);

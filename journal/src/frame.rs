@@ -36,7 +36,9 @@ pub(crate) const SEAL: u32 = 1 << 4;
 pub(crate) const CHECKPOINT: u32 = 1 << 5;
 /// Carried on from a segment that was to be dropped.
 pub(crate) const CARRIED: u32 = 1 << 6;
-const FLAGS_KNOWN: u32 = (1 << 7) - 1;
+/// The last of its write.
+pub(crate) const LAST: u32 = 1 << 7;
+const FLAGS_KNOWN: u32 = (1 << 8) - 1;
 
 /// Seeds the checks of one segment, so that neither a frame of the file's earlier life nor bytes made by a client pass for one
 /// of its frames.

@@ -6,7 +6,7 @@
 //!   write that was synced, the missing member is damage, and the others count.
 //! - What is missing is torn if it can only belong to writes that were never known to be synced, and damage otherwise.
 
-use crate::frame::{CONTINUED, CONTINUES, COPY, SEAL, VITAL, frame_len};
+use crate::frame::{CONTINUED, CONTINUES, COPY, LAST, SEAL, VITAL, frame_len};
 use crate::frames::{Frame, Frames, Gap};
 use crate::report::FindingKind;
 
@@ -78,11 +78,15 @@ pub(crate) fn judge(frames: &Frames, synced: u32, is_last: bool) -> Judged {
 
 fn kind_of_gap(gap: &Gap, frames: &Frames, synced: u32, is_last: bool) -> FindingKind {
     let next = frames.frames.partition_point(|frame| frame.offset < gap.offset);
-    let before = next.checked_sub(1).map_or(1, |index| frames.frames[index].header.batch);
+    let before = next.checked_sub(1).map(|index| &frames.frames[index]);
+    let batch = before.map_or(1, |before| before.header.batch);
     let is_torn = match frames.frames.get(next) {
-        // Of a synced write in front, the end may be what is missing.
-        Some(next) => next.header.batch > synced && before > synced,
-        None => is_last && before >= synced,
+        // Of a synced write in front, nothing may be missing.
+        Some(next) => {
+            let is_ended = batch == synced && before.is_some_and(|before| before.has(LAST));
+            next.header.batch > synced && (batch > synced || is_ended)
+        }
+        None => is_last && batch >= synced,
     };
     if is_torn { FindingKind::Torn } else { FindingKind::Damaged }
 }
@@ -206,8 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn between_a_synced_write_and_another_it_may_have_been_acknowledged() {
+    fn between_a_synced_write_and_another_it_counts_whether_the_first_has_ended() {
         let verdict = with_lost_headers(&[(0, 1), (0, 2), (0, 3), (0, 3)], &[2]);
+        assert_eq!(verdict, (vec![0, 1, 3], vec![(2, FindingKind::Damaged)]), "its end may be what is lost");
+        let verdict = with_lost_headers(&[(LAST, 1), (LAST, 2), (0, 3), (LAST, 3)], &[2]);
+        assert_eq!(verdict, (vec![0, 1, 3], vec![(2, FindingKind::Torn)]));
+        let verdict = with_lost_headers(&[(LAST, 1), (0, 2), (LAST, 2), (LAST, 3)], &[2]);
         assert_eq!(verdict, (vec![0, 1, 3], vec![(2, FindingKind::Damaged)]));
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Limits {
     pub(crate) head: u64,
     /// When it is asked again.
     pub(crate) retry_at: Duration,
+    /// When a segment may be emptied again, after what was damaged in it could not be kept aside.
+    empty_at: Duration,
     /// How many bytes may be written anew: as many as were written for the first time or are of no use any more. So the log never
     /// turns round and round over entries that all live.
     budget: i64,
@@ -51,6 +53,8 @@ pub(crate) enum Emptying {
     Retiring { len: u64 },
 }
 
+const EMPTY_RETRY: Duration = Duration::from_secs(10);
+
 /// Whose entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whom {
@@ -70,6 +74,7 @@ impl Limits {
             is_refused: false,
             head: BLOCK,
             retry_at: Duration::ZERO,
+            empty_at: Duration::ZERO,
             // What a crash left may all be written anew once.
             budget: disk_bytes as i64,
             rate: 0,
@@ -145,7 +150,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         let Some(Sealed { segment, before }) = self.sealed.front() else { return false };
         let live = self.space.live_in(segment.base());
         let is_due = self.is_crowded() || self.log.room.is_full() && self.is_worth_it(live, before.end);
-        if live as i64 > self.limits.budget || !is_due {
+        if live as i64 > self.limits.budget || !is_due || self.now < self.limits.empty_at {
             return false;
         }
         if live == 0 {
@@ -197,13 +202,21 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
 
     /// The oldest segment was read.
     pub(crate) fn carry_loaded(&mut self, loaded: Loaded) {
-        if let Some(Sealed { segment, .. }) = self.sealed.front() {
-            for find in loaded.judged.finds.iter().filter(|find| find.kind == FindingKind::Damaged) {
-                let (start, end) = (find.offset as usize, (find.offset + find.len) as usize);
-                let bytes = loaded.bytes.get(start..end.min(loaded.bytes.len())).unwrap_or_default();
-                // A finding of the opening is known; if it cannot be kept, the log goes on without it.
-                if self.disk.keep_aside(&aside_name(segment.base(), find.offset), bytes).is_ok_and(|is_new| is_new) {
+        self.emptying = None;
+        let Some(Sealed { segment, .. }) = self.sealed.front() else { return };
+        for find in loaded.judged.finds.iter().filter(|find| find.kind == FindingKind::Damaged) {
+            let (start, end) = (find.offset as usize, (find.offset + find.len) as usize);
+            let bytes = loaded.bytes.get(start..end.min(loaded.bytes.len())).unwrap_or_default();
+            match self.disk.keep_aside(&aside_name(segment.base(), find.offset), bytes) {
+                Ok(true) => {
                     self.log.findings.fetch_add(1, Ordering::Relaxed);
+                }
+                // A finding of the opening.
+                Ok(false) => {}
+                // What was damaged is not thrown away before it is kept elsewhere.
+                Err(_) => {
+                    self.limits.empty_at = self.now + EMPTY_RETRY;
+                    return;
                 }
             }
         }

@@ -110,7 +110,8 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         }
         // A segment that is dropped soon makes the better spare: it costs no zeros.
         let is_urgent = self.spares.is_empty() && self.appender.left() < self.appender.segment().len / 2;
-        if self.is_crowded_with(self.wanted_len()) && !is_urgent && !self.log.room.is_full() {
+        // But once the disk has refused, it is asked until it gives: else nobody would notice that it has room again.
+        if self.is_crowded_with(self.wanted_len()) && !is_urgent && !self.limits.is_refused {
             return false;
         }
         self.create_spare(self.wanted_len());
