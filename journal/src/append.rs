@@ -8,6 +8,9 @@ use crate::header::{Before, SegmentHeader};
 use crate::segment::{Failure, Segment};
 use crate::{Entry, Position};
 
+/// How much memory the buffer keeps after a long write.
+const BUFFER_BYTES_KEPT: usize = 8 << 20;
+
 /// The end of the log: collects frames and writes them in whole blocks.
 pub(crate) struct Appender {
     segment: Arc<Segment>,
@@ -144,6 +147,9 @@ impl Appender {
         let whole = self.buffer.len() - self.buffer.len() % BLOCK as usize;
         self.buffer.copy_within(whole.., 0);
         self.buffer.truncate(self.buffer.len() - whole);
+        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer.shrink_to(BUFFER_BYTES_KEPT / 2);
+        }
         self.start += whole as u64;
         self.written = self.buffer.len();
     }

@@ -66,9 +66,11 @@ pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<Listed>, OpenError> {
     }
     for index in 1..listed.len() {
         let Some(header) = listed[index].header else { continue };
-        if header.before.base == listed[index - 1].base {
-            listed[index - 1].told = Some(header.before);
-        } else {
+        let before = &mut listed[index - 1];
+        if header.before.base == before.base {
+            before.told = Some(header.before);
+        } else if before.header.is_some() {
+            // Behind a segment that cannot be read, and is never dropped, others may have been.
             listed[index].finds.push(Find { offset: 0, len: 0, kind: FindingKind::Missing });
         }
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::append::Appender;
 use crate::frame::{CARRIED, CHECKPOINT};
@@ -40,7 +40,9 @@ impl<E: Entry + 'static> Journal<E> {
             match writer.step(begun.elapsed()) {
                 Next::Again => {}
                 Next::Sleep(at_most) => sleeper.sleep(at_most),
-                Next::End => return,
+                // A log that has failed is still read from: nobody else may open its directory until it is closed.
+                Next::End if sleeper.is_closed() => return,
+                Next::End => sleeper.sleep(Duration::MAX),
             }
         };
         let thread = thread::Builder::new().name("journal".into()).spawn(write);

@@ -216,8 +216,9 @@ fn spares(disk: &dyn Disk) -> Result<Vec<Spare>, OpenError> {
     let mut spares = Vec::with_capacity(names.len());
     for name in names {
         let file = disk.open(&name).map_err(Failure::new("open", &name))?;
+        // A process may have died while it made one.
         let len = file.len().map_err(Failure::new("look at", &name))?;
-        spares.push(Spare { name, file, len });
+        spares.push(Spare { name, file, len: len - len % BLOCK });
     }
     Ok(spares)
 }

@@ -17,6 +17,9 @@ use crate::{Disk, Durability, Entry, JournalOptions, Owner, Position, Space};
 /// How long the writer of a full disk waits before it asks for room again.
 pub(crate) const ROOM_RETRY: Duration = Duration::from_secs(1);
 
+/// For how many entries it keeps memory.
+const ENTRIES_KEPT: usize = 16 << 10;
+
 /// How long it sleeps when nothing is due.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -180,9 +183,11 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         if !self.fresh.is_empty() || !self.front.take(&mut self.waiting) {
             return false;
         }
-        // No entry is moved, and both vectors keep their memory.
+        // No entry is moved, and both vectors keep their memory, unless a flood had made them large.
         let emptied = std::mem::replace(&mut self.fresh, VecDeque::from(std::mem::take(&mut self.waiting.entries)));
         self.waiting.entries = Vec::from(emptied);
+        self.waiting.entries.shrink_to(ENTRIES_KEPT);
+        self.pending.shrink_to(ENTRIES_KEPT);
         true
     }
 
