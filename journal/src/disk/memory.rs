@@ -1,7 +1,9 @@
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use xxhash_rust::xxh3::Xxh3;
 
 use self::image::Image;
 use super::{Disk, DiskFile};
@@ -151,7 +153,7 @@ impl MemoryDisk {
 
     /// A number that disks share if a process, or another one after a crash, would find the same on them (or by a rare chance).
     pub fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = Xxh3::new();
         self.state().image.hash(&mut hasher);
         hasher.finish()
     }
@@ -168,8 +170,7 @@ impl MemoryDisk {
 
     /// Whether the process was stopped, as [`MemoryDisk::stop_at`] said.
     pub fn is_stopped(&self) -> bool {
-        let state = self.state();
-        state.stop.is_some_and(|(at, _)| state.calls.len() as u64 > at)
+        self.state().is_stopped()
     }
 
     /// Makes call `call` fail with an error of this kind. Half of a write that fails is done. After a sync that failed, what it
@@ -260,6 +261,10 @@ impl State {
             }
             _ => Fate::Done,
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|(at, _)| self.calls.len() as u64 > at)
     }
 
     /// Whether so many bytes more have room.
@@ -419,7 +424,10 @@ impl DiskFile for MemoryFile {
                 Err(gone())
             }
             Fate::Broken(_, error) => {
-                state.image.give_up_on(self.inode);
+                // The system goes on when a process is gone.
+                if !state.is_stopped() {
+                    state.image.give_up_on(self.inode);
+                }
                 Err(error)
             }
         }

@@ -209,3 +209,15 @@ fn what_is_kept_aside_is_durable_and_no_file() {
     assert_eq!(lost(&disk).aside(), [("cut".to_owned(), b"first".to_vec())]);
     assert_eq!(disk.list().unwrap(), ["a"]);
 }
+
+#[test]
+fn what_was_given_up_does_not_come_back_over_what_was_synced_later() {
+    let (disk, file) = begun();
+    file.write_at(2, b"old!").unwrap();
+    disk.fail_at(disk.calls().len() as u64, ErrorKind::Other, Times::Once);
+    assert!(file.sync().is_err());
+    file.write_at(3, b"++").unwrap();
+    file.sync().unwrap();
+    assert_eq!(bytes(&lost(&disk), "a").unwrap(), b"ab\0++\0\0\0");
+    assert_eq!(bytes(&disk.crash(Crash::PowerLoss(Unsynced::Kept)), "a").unwrap(), b"abo++!\0\0");
+}
