@@ -75,9 +75,14 @@ impl Owner<Record> for Committer {
         for _ in 0..IDS_RECORDS_PER_STEP {
             let ids = self.ids.next(segment.end, &dedupe);
             if ids.is_empty() {
-                return;
+                break;
             }
             out.push(self.carried(Event::Ids(ids)));
+        }
+        // Whole or not at all: of a torn write a later record could be left without an earlier one, whose ids would then pass for
+        // written.
+        if let Some((_, all_but_last)) = out.split_last_mut() {
+            all_but_last.iter_mut().for_each(|record| record.continues = true);
         }
     }
 }

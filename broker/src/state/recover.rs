@@ -57,6 +57,10 @@ impl Committer {
                 }
             }
             Fact::Relocate { order, origin, copies, message } => {
+                if order != origin {
+                    // A dead letter, whose move may have gone with its segment.
+                    state.dedupe().recover_move(state.hash(message.id()), origin);
+                }
                 let found = Found { order, at: stored(message.text, copies.len()), origin };
                 copies.iter().for_each(|(queue, attempts)| state.found(queue, &found, attempts, space));
             }

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::event::Record;
+use crate::event::{Event, Record};
 use crate::link::{Link, Publish, Settle};
 use crate::shared::Shared;
 use crate::{ConnectionId, QueueOptions, Reason, Timestamp};
@@ -287,4 +287,29 @@ fn run(seed: u64) {
     }
     let log = log.lock().unwrap();
     assert!(log.dropped > 10 && log.relocated > 100, "{} dropped, {} relocated", log.dropped, log.relocated);
+}
+
+#[test]
+fn ids_written_anew_together_are_kept_together_or_not_at_all() {
+    let state = Arc::new(State::logged(BrokerOptions::default()));
+    let mut committer = Committer::new(Arc::clone(&state), START);
+    for number in 1..=2_500_u64 {
+        let hash = state.hash(&number.to_string());
+        let id = crate::dedupe::KnownId::new(
+            hash,
+            crate::model::ExchangeId(1),
+            crate::dedupe::Place::Anywhere,
+            Position(number),
+            START,
+        );
+        state.dedupe().recover(id);
+    }
+    committer.checkpoint(&mut Vec::new());
+    let mut out = Vec::new();
+    committer.carry_rest(Position(1)..Position(2_501), &mut out);
+    let ids: usize = out.iter().map(|record| if let Event::Ids(ids) = &record.event { ids.len() } else { 0 }).sum();
+    assert_eq!(ids, 2_500);
+    assert_eq!(out.len(), 3);
+    let (last, others) = out.split_last().unwrap();
+    assert!(others.iter().all(Entry::continues) && !last.continues());
 }
