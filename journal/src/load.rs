@@ -85,6 +85,7 @@ fn look_at(disk: &dyn Disk, base: u64, name: String) -> Result<Option<Listed>, O
     };
     let mut len = file.len().map_err(Failure::new("look at", &name))?;
     let mut block = vec![0; BLOCK as usize];
+    // What is missing of it shows in the copies of the header.
     read(&*file, &mut block).map_err(Failure::new("read", &name))?;
     let mut finds = Vec::new();
     let header = match SegmentHeader::read(&block, base) {
@@ -128,10 +129,12 @@ pub(crate) fn load(
     let extent = told.map_or(Extent::Open, |told| Extent::To(told.end.clamp(BLOCK, len.max(BLOCK))));
     let until = if let Extent::To(end) = extent { end } else { len };
     bytes.resize(until as usize, 0);
-    read(file, &mut bytes)?;
+    let unread = read(file, &mut bytes)?;
     let frames = Frames::find(&bytes, checks, extent);
     let synced = told.map_or_else(|| synced_by(&frames), |told| told.synced);
-    let judged = judge(&frames, synced, extent == Extent::Open);
+    let mut judged = judge(&frames, synced, extent == Extent::Open);
+    let end = if frames.is_sealed { frames.end } else { until };
+    note_unread(unread.into_iter().filter(|find| find.offset < end), &mut judged);
     // The seal is no record, and a log that goes on needs none.
     let end = if frames.is_sealed { frames.end - FRAME_HEADER as u64 } else { frames.end };
     let before = Before { base: checks.base, end, synced };
@@ -143,25 +146,59 @@ pub(crate) fn load(
 /// that has failed, and nothing must be concluded from what it does not say.
 const UNREADABLE_BLOCKS_MAX: usize = 64;
 
-/// Fills `into` from the file's beginning. What cannot be read, and what is not there, becomes zeros: no frame passes for whole there.
-fn read(file: &dyn DiskFile, into: &mut [u8]) -> io::Result<()> {
-    let Err(error) = read_at(file, 0, into) else { return Ok(()) };
-    let blocks = into.len().div_ceil(BLOCK as usize);
-    let mut unreadable = 0;
-    for (index, block) in into.chunks_mut(BLOCK as usize).enumerate() {
-        if read_at(file, index as u64 * BLOCK, block).is_err() {
-            block.fill(0);
-            unreadable += 1;
-            if unreadable == blocks || unreadable > UNREADABLE_BLOCKS_MAX {
-                return Err(error);
+/// Says so where bytes could not be read, or were not there: the log may have gone on in them, and been acknowledged.
+fn note_unread(unread: impl Iterator<Item = Find>, judged: &mut Judged) {
+    for find in unread {
+        let overlaps =
+            |other: &&mut Find| other.offset < find.offset + find.len && find.offset < other.offset + other.len;
+        let mut is_noted = false;
+        for other in judged.finds.iter_mut().filter(overlaps) {
+            is_noted = true;
+            if other.kind == FindingKind::Torn {
+                other.kind = FindingKind::Damaged;
             }
         }
+        if !is_noted {
+            judged.finds.push(find);
+        }
     }
-    Ok(())
+    judged.finds.sort_unstable_by_key(|find| find.offset);
 }
 
-fn read_at(file: &dyn DiskFile, offset: u64, into: &mut [u8]) -> io::Result<()> {
+/// Fills `into` from the file's beginning. What cannot be read, and what is not there, becomes zeros: no frame passes for whole there.
+/// Returns these stretches.
+fn read(file: &dyn DiskFile, into: &mut [u8]) -> io::Result<Vec<Find>> {
+    let all = into.len() as u64;
+    let unread = |from: u64, to: u64| Find { offset: from, len: to - from, kind: FindingKind::Damaged };
+    let error = match read_at(file, 0, into) {
+        Ok(read) if read == all => return Ok(Vec::new()),
+        Ok(read) => return Ok(vec![unread(read, all)]),
+        Err(error) => error,
+    };
+    let blocks = into.len().div_ceil(BLOCK as usize);
+    let mut finds = Vec::new();
+    let mut bad = 0;
+    for (index, block) in into.chunks_mut(BLOCK as usize).enumerate() {
+        let (from, to) = (index as u64 * BLOCK, index as u64 * BLOCK + block.len() as u64);
+        match read_at(file, from, block) {
+            Ok(read) if from + read == to => {}
+            Ok(read) => finds.push(unread(from + read, to)),
+            Err(_) => {
+                block.fill(0);
+                finds.push(unread(from, to));
+                bad += 1;
+            }
+        }
+        if bad == blocks || bad > UNREADABLE_BLOCKS_MAX {
+            return Err(error);
+        }
+    }
+    Ok(finds)
+}
+
+/// How many bytes there were; the rest becomes zeros.
+fn read_at(file: &dyn DiskFile, offset: u64, into: &mut [u8]) -> io::Result<u64> {
     let read = file.read_at(offset, into)?;
     into[read..].fill(0);
-    Ok(())
+    Ok(read as u64)
 }

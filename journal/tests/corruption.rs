@@ -20,6 +20,9 @@ const SEGMENT_BYTES: u64 = 2 * 4096;
 
 const RECORD_HEADER_BYTES: u64 = 32;
 
+/// Of the first copy of a segment's header.
+const HEADER_BYTES: u64 = 64;
+
 pub fn small_segments() -> JournalOptions {
     JournalOptions { segment_bytes_min: SEGMENT_BYTES, segment_bytes_max: SEGMENT_BYTES, ..options() }
 }
@@ -58,14 +61,8 @@ fn any_bit_turned_over_in_a_killed_store_costs_at_most_its_record_or_its_group_a
 
 fn turn_over_every_bit(close: bool) {
     let script = script(seed(), OPERATIONS, BACKLOG);
-    let groups = script.iter().filter_map(|step| match step {
-        Step::Submit(facts) => Some(facts.iter().map(|fact| fact.what.clone()).collect()),
-        Step::Work => None,
-    });
     let disk = small_store(&script, close);
-    let whole = open(&disk.crash(Crash::Kill));
-    let whole =
-        Whole { toy: whole.toy.look().clone(), findings: whole.report.findings.len(), groups: groups.collect() };
+    let whole = Whole::of(&disk, &script);
     assert!(whole.toy.told.len() >= 30 && disk.files().iter().filter(|(name, _)| name.ends_with(".log")).count() >= 3);
     let counts = Counts::default();
     for (name, bytes) in disk.files() {
@@ -89,6 +86,29 @@ fn turn_over_every_bit(close: bool) {
     assert!(bits >= 3 * 8 * SEGMENT_BYTES as usize && reported >= 20_000 && lost >= 10_000);
 }
 
+/// A length that was not synced, or that the system does not tell right.
+#[test]
+fn a_file_of_any_other_length_costs_at_most_what_is_not_there() {
+    let script = script(seed(), OPERATIONS, BACKLOG);
+    let disk = small_store(&script, true);
+    let whole = Whole::of(&disk, &script);
+    let mut lengths = 0;
+    for (name, bytes) in disk.files() {
+        for len in (0..bytes.len() as u64).step_by(61).chain([0, 1, 2 * SEGMENT_BYTES, 1 << 20]) {
+            let cut = disk.crash(Crash::Kill);
+            cut.set_len(&name, len);
+            let cut = whole.compare_cut(&cut, &name, len);
+            let lying = disk.crash(Crash::Kill);
+            lying.report_len(&name, len);
+            cut.and(whole.compare_cut(&lying, &name, SEGMENT_BYTES))
+                .unwrap_or_else(|fault| panic!("{name} with {len} bytes: {fault}"));
+            lengths += 2;
+        }
+    }
+    println!("corruption: {lengths} lengths of files");
+    assert!(lengths >= 800);
+}
+
 /// What the store has when it is not damaged.
 struct Whole {
     toy: Toy,
@@ -97,6 +117,16 @@ struct Whole {
 }
 
 impl Whole {
+    fn of(disk: &MemoryDisk, script: &[Step]) -> Whole {
+        let store = open(&disk.crash(Crash::Kill));
+        let groups = script.iter().filter_map(|step| match step {
+            Step::Submit(facts) => Some(facts.iter().map(|fact| fact.what.clone()).collect()),
+            Step::Work => None,
+        });
+        let toy = store.toy.look().clone();
+        Whole { toy, findings: store.report.findings.len(), groups: groups.collect() }
+    }
+
     fn compare(&self, damaged: &MemoryDisk, name: &str, byte: u64, counts: &Counts) -> Result<(), String> {
         let store = open(damaged);
         store.read_all()?;
@@ -135,17 +165,41 @@ impl Whole {
         Err(format!("missing: {missing:?}; found: {findings:?}"))
     }
 
+    /// A store of which a file has only so many bytes.
+    fn compare_cut(&self, cut: &MemoryDisk, name: &str, len: u64) -> Result<(), String> {
+        let store = open(cut);
+        store.read_all()?;
+        let found = store.toy.look();
+        let missing = self.missing(&found)?;
+        // The header takes all of its file along.
+        let end = position_of(name) + if len < HEADER_BYTES { 0 } else { len };
+        let behind_cut = |position: u64, len: usize| {
+            position + RECORD_HEADER_BYTES + len as u64 > end && position < position_of(name) + SEGMENT_BYTES
+        };
+        let told = self.toy.told.iter();
+        let cut: Vec<&What> = told.filter(|(at, len, _)| behind_cut(*at, *len)).map(|(.., what)| what).collect();
+        for (position, what) in &missing {
+            let group = self.groups.iter().find(|group| group.contains(what));
+            let with_cut = group.is_some_and(|group| group.iter().any(|member| cut.contains(&member)));
+            if *position < position_of(name) || !(cut.contains(what) || with_cut) {
+                return Err(format!("{what:?} at {position} is missing"));
+            }
+        }
+        let is_reported = store.report.findings.iter().any(|finding| finding.segment == name && finding.kind.is_loss());
+        if missing.is_empty() || is_reported { Ok(()) } else { Err(format!("not reported: {missing:?}")) }
+    }
+
     /// What the undamaged store tells and this one did not.
     fn missing(&self, found: &Toy) -> Result<Vec<(u64, &What)>, String> {
-        let mut told = found.told.iter().map(|(.., what)| what).peekable();
+        let mut told = found.told.iter().peekable();
         let mut missing = Vec::new();
-        for (position, _, what) in &self.toy.told {
-            if told.next_if_eq(&what).is_none() {
-                missing.push((*position, what));
+        for record in &self.toy.told {
+            if told.next_if_eq(&record).is_none() {
+                missing.push((record.0, &record.2));
             }
         }
         match told.next() {
-            Some(what) => Err(format!("told something new, or again: {what:?}")),
+            Some(record) => Err(format!("told something new, or again: {record:?}")),
             None => Ok(missing),
         }
     }

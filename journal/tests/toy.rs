@@ -70,7 +70,7 @@ impl Fact {
                 let count = fields.number(1)? as usize;
                 let queues = fields.take(count)?.to_vec();
                 let len = fields.number(2)? as u16;
-                if !body(id, len).eq(fields.take(len as usize)?.iter().copied()) {
+                if !fields.take(len as usize)?.iter().zip(body(id, len)).all(|(found, byte)| *found == byte) {
                     return Err(Undecodable("a body that is not the message's"));
                 }
                 match tag {
@@ -246,7 +246,9 @@ impl Toy {
     fn know(&mut self, id: u32, position: Position) {
         self.known.insert(id, position.0);
         let highest = *self.known.last_key_value().expect("it has at least this id").0;
-        self.known.retain(|id, _| id + WINDOW > highest);
+        while self.known.first_key_value().is_some_and(|(id, _)| id + WINDOW <= highest) {
+            self.known.pop_first();
+        }
     }
 
     fn place(&mut self, id: u32, order: u64, queues: Vec<u8>, len: u16, at: Position, space: &mut Space) {
