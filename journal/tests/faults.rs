@@ -84,9 +84,16 @@ fn fail(disk: &MemoryDisk, script: &[Step], kind: CallKind, times: Times) -> Res
 fn reopen_every_way(disk: &MemoryDisk, history: &History) -> Result<(), String> {
     for end in ENDS {
         let after = if end == Crash::Kill { After::Kill } else { After::PowerLoss };
-        let store = Store::open(&disk.crash(end)).map_err(|error| format!("{end:?}: {error}"))?;
+        let left = disk.crash(end);
+        let store = Store::open(&left).map_err(|error| format!("{end:?}: {error}"))?;
         store.read_all()?;
         history.check(&store.toy.look(), after).map_err(|fault| format!("{end:?}: {fault}"))?;
+        // What a failed sync left may be readable and never get to the disk by itself.
+        let again =
+            Store::open(&left.crash(Crash::PowerLoss(Unsynced::Lost))).map_err(|error| format!("{end:?}: {error}"))?;
+        if again.toy.look().contents() != store.toy.look().contents() {
+            return Err(format!("{end:?}: what was found once is not found again after a power failure"));
+        }
     }
     Ok(())
 }
