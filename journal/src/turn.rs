@@ -102,16 +102,18 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
 
     /// Has the next spare made, so that the next turn need not wait for it.
     pub(crate) fn ask_for_spare(&mut self) -> bool {
-        if self.limits.creating.is_some() || self.spares.len() >= SPARES_MAX {
+        // Once the disk has refused, it is asked until it gives: else nobody would notice that it has room again. What spares there are
+        // may be too short for all that is to be kept.
+        let is_refused = self.limits.is_refused;
+        if self.limits.creating.is_some() || (self.spares.len() >= SPARES_MAX && !is_refused) {
             return false;
         }
-        if self.limits.is_refused && self.now < self.limits.retry_at {
+        if is_refused && self.now < self.limits.retry_at {
             return false;
         }
         // A segment that is dropped soon makes the better spare: it costs no zeros.
         let is_urgent = self.spares.is_empty() && self.appender.left() < self.appender.segment().len / 2;
-        // But once the disk has refused, it is asked until it gives: else nobody would notice that it has room again.
-        if self.is_crowded_with(self.wanted_len()) && !is_urgent && !self.limits.is_refused {
+        if self.is_crowded_with(self.wanted_len()) && !is_urgent && !is_refused {
             return false;
         }
         self.create_spare(self.wanted_len());
