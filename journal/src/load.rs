@@ -34,6 +34,16 @@ pub(crate) struct Loaded {
     pub(crate) before: Before,
     pub(crate) is_sealed: bool,
     pub(crate) last_batch: u32,
+    /// What the disk would not read.
+    pub(crate) failed: Option<FailedRead>,
+}
+
+/// Blocks that the disk could not read. They may be readable another time: nothing is written over them, and their segment is not dropped.
+#[derive(Debug)]
+pub(crate) struct FailedRead {
+    /// Where the last of them ends.
+    pub(crate) end: u64,
+    pub(crate) error: io::Error,
 }
 
 impl Loaded {
@@ -129,7 +139,7 @@ pub(crate) fn load(
     let extent = told.map_or(Extent::Open, |told| Extent::To(told.end.clamp(BLOCK, len.max(BLOCK))));
     let until = if let Extent::To(end) = extent { end } else { len };
     bytes.resize(until as usize, 0);
-    let unread = read(file, &mut bytes)?;
+    let Unread { finds: unread, failed } = read(file, &mut bytes)?;
     let frames = Frames::find(&bytes, checks, extent);
     let synced = told.map_or_else(|| synced_by(&frames), |told| told.synced);
     let mut judged = judge(&frames, synced, extent == Extent::Open);
@@ -139,7 +149,7 @@ pub(crate) fn load(
     let end = if frames.is_sealed { frames.end - FRAME_HEADER as u64 } else { frames.end };
     let before = Before { base: checks.base, end, synced };
     let last_batch = frames.frames.iter().map(|frame| frame.header.batch).max().unwrap_or(1);
-    Ok(Loaded { bytes, judged, before, is_sealed: frames.is_sealed, last_batch })
+    Ok(Loaded { bytes, judged, before, is_sealed: frames.is_sealed, last_batch, failed })
 }
 
 /// How many blocks of a segment count as damaged if the disk cannot read them. With more of them, or with nothing else, it is the disk
@@ -165,19 +175,25 @@ fn note_unread(unread: impl Iterator<Item = Find>, judged: &mut Judged) {
     judged.finds.sort_unstable_by_key(|find| find.offset);
 }
 
+/// What could not be read, or was not there.
+#[derive(Debug, Default)]
+struct Unread {
+    finds: Vec<Find>,
+    failed: Option<FailedRead>,
+}
+
 /// Fills `into` from the file's beginning. What cannot be read, and what is not there, becomes zeros: no frame passes for whole there.
-/// Returns these stretches.
-fn read(file: &dyn DiskFile, into: &mut [u8]) -> io::Result<Vec<Find>> {
+fn read(file: &dyn DiskFile, into: &mut [u8]) -> io::Result<Unread> {
     let all = into.len() as u64;
     let unread = |from: u64, to: u64| Find { offset: from, len: to - from, kind: FindingKind::Damaged };
     let error = match read_at(file, 0, into) {
-        Ok(read) if read == all => return Ok(Vec::new()),
-        Ok(read) => return Ok(vec![unread(read, all)]),
+        Ok(read) if read == all => return Ok(Unread::default()),
+        Ok(read) => return Ok(Unread { finds: vec![unread(read, all)], failed: None }),
         Err(error) => error,
     };
     let blocks = into.len().div_ceil(BLOCK as usize);
     let mut finds = Vec::new();
-    let mut bad = 0;
+    let (mut bad, mut end) = (0, 0);
     for (index, block) in into.chunks_mut(BLOCK as usize).enumerate() {
         let (from, to) = (index as u64 * BLOCK, index as u64 * BLOCK + block.len() as u64);
         match read_at(file, from, block) {
@@ -186,14 +202,15 @@ fn read(file: &dyn DiskFile, into: &mut [u8]) -> io::Result<Vec<Find>> {
             Err(_) => {
                 block.fill(0);
                 finds.push(unread(from, to));
-                bad += 1;
+                (bad, end) = (bad + 1, to);
             }
         }
         if bad == blocks || bad > UNREADABLE_BLOCKS_MAX {
             return Err(error);
         }
     }
-    Ok(finds)
+    let failed = (bad > 0).then_some(FailedRead { end, error });
+    Ok(Unread { finds, failed })
 }
 
 /// How many bytes there were; the rest becomes zeros.

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -7,7 +8,7 @@ use crate::append::Tail;
 use crate::frame::BLOCK;
 use crate::header::Before;
 use crate::judge::Find;
-use crate::load::{self, Listed, Loaded};
+use crate::load::{self, FailedRead, Listed, Loaded};
 use crate::report::FindingKind;
 use crate::segment::{Failure, Segment, Segments, Spare, spare_number};
 use crate::{Disk, Finding, OpenError, Owner, Position, Report, Space};
@@ -33,6 +34,8 @@ pub(crate) struct Recovered {
 pub(crate) struct Sealed {
     pub(crate) segment: Arc<Segment>,
     pub(crate) before: Before,
+    /// The disk has read all of it. If not, it may yet, another time: then the segment stays.
+    pub(crate) is_read: bool,
 }
 
 /// How segments are read.
@@ -83,6 +86,15 @@ pub(crate) fn recover<E>(
 /// A process that was killed leaves frames that are written, but not on disk. After a failed sync they may not even be on their way there any more, though
 /// they can be read: only writing them again helps. The bytes are the same, so that a crash here leaves what was there, or what is there now.
 fn settle_tail(listed: &Listed, loaded: &Loaded) -> Result<(), Failure> {
+    if let Some(FailedRead { end, error }) = &loaded.failed
+        && !loaded.is_sealed
+        && *end > loaded.judged.unsynced_from.unwrap_or(loaded.before.end)
+    {
+        // Where the log ends is unknown, and what stands there may have been acknowledged.
+        let what = format!("{error}; put the disk right, or copy what it can read to another");
+        let source = io::Error::new(error.kind(), what);
+        return Err(Failure { doing: "read the end of", name: listed.name.clone(), source });
+    }
     if let Some(from) = loaded.judged.unsynced_from {
         let from = from - from % BLOCK;
         let until = loaded.before.end.next_multiple_of(BLOCK).min(loaded.bytes.len() as u64);
@@ -117,7 +129,7 @@ impl Recovered {
             let segment = Arc::new(segment);
             segments.insert(&segment);
             self.space.begin(segment.base());
-            self.sealed.push_back(Sealed { segment, before: loaded.before });
+            self.sealed.push_back(Sealed { segment, before: loaded.before, is_read: loaded.failed.is_none() });
         } else {
             self.lost_bytes += listed.len;
         }

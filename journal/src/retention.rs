@@ -147,7 +147,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     }
 
     fn begin_to_empty(&mut self) -> bool {
-        let Some(Sealed { segment, before }) = self.sealed.front() else { return false };
+        let Some(Sealed { segment, before, is_read: true }) = self.sealed.front() else { return false };
         let live = self.space.live_in(segment.base());
         let is_due = self.is_crowded() || self.log.room.is_full() && self.is_worth_it(live, before.end);
         if live as i64 > self.limits.budget || !is_due || self.now < self.limits.empty_at {
@@ -203,7 +203,11 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     /// The oldest segment was read.
     pub(crate) fn carry_loaded(&mut self, loaded: Loaded) {
         self.emptying = None;
-        let Some(Sealed { segment, .. }) = self.sealed.front() else { return };
+        let Some(Sealed { segment, is_read, .. }) = self.sealed.front_mut() else { return };
+        if loaded.failed.is_some() {
+            *is_read = false;
+            return;
+        }
         for find in loaded.judged.finds.iter().filter(|find| find.kind == FindingKind::Damaged) {
             let (start, end) = (find.offset as usize, (find.offset + find.len) as usize);
             let bytes = loaded.bytes.get(start..end.min(loaded.bytes.len())).unwrap_or_default();

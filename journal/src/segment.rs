@@ -3,6 +3,8 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustix::io::Errno;
+
 use crate::frame::Checks;
 use crate::{DiskFile, Position};
 
@@ -107,9 +109,13 @@ impl From<Failure> for crate::OpenError {
     }
 }
 
-/// Whether the disk, or somebody's share of it, is full.
+/// Whether there is no room for another file now: the disk, or somebody's share of it, is full, or so many files are open that
+/// there can be no further one.
 pub(crate) fn is_no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    let is_full =
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
+    let too_many_files = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    is_full || too_many_files.contains(&error.raw_os_error())
 }
 
 #[cfg(test)]
@@ -125,5 +131,11 @@ mod tests {
         }
         assert_eq!(spare_number(&spare_name(12)), Some(12));
         assert_eq!(spare_number("0000000000001000.log"), None);
+    }
+
+    #[test]
+    fn too_many_open_files_are_no_failure_of_the_disk() {
+        assert!(is_no_room(&Errno::MFILE.into()) && is_no_room(&Errno::NOSPC.into()));
+        assert!(!is_no_room(&Errno::IO.into()));
     }
 }

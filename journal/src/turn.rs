@@ -77,7 +77,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         self.limits.head = self.appender.offset();
         self.log.segments.insert(self.appender.segment());
         self.space.begin(place.base);
-        self.sealed.push_back(Sealed { segment: old, before });
+        self.sealed.push_back(Sealed { segment: old, before, is_read: true });
         self.show_figures();
         Ok(true)
     }

@@ -150,19 +150,19 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     }
 
     fn round(&mut self) -> Result<Next, Failure> {
-        let mut is_busy = self.take_done_jobs()?;
-        is_busy |= self.keep_house()?;
-        if !self.write_all(Source::Carried)? {
-            return Ok(Next::Sleep(ROOM_RETRY));
-        }
-        is_busy |= self.take_waiting();
-        if !self.write_all(Source::Fresh)? {
-            return Ok(Next::Sleep(ROOM_RETRY));
-        }
-        is_busy |= self.ask_for_spare();
         if self.sync_due.is_some_and(|due| due <= self.now) {
             self.sync()?;
         }
+        let mut is_busy = self.take_done_jobs()?;
+        is_busy |= self.keep_house()?;
+        if !self.write_all(Source::Carried)? {
+            return self.wait_for_room();
+        }
+        is_busy |= self.take_waiting();
+        if !self.write_all(Source::Fresh)? {
+            return self.wait_for_room();
+        }
+        is_busy |= self.ask_for_spare();
         if is_busy {
             return Ok(Next::Again);
         }
@@ -171,6 +171,22 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
             return Ok(Next::End);
         }
         Ok(Next::Sleep(self.idle_time()))
+    }
+
+    /// The next entry may not be refused and has no room: all wait, unless the log is being closed.
+    fn wait_for_room(&mut self) -> Result<Next, Failure> {
+        if !self.front.is_closed() {
+            return Ok(Next::Sleep(self.idle_time().min(ROOM_RETRY)));
+        }
+        loop {
+            self.refuse_group(self.fresh.len());
+            self.finish_batch()?;
+            if !self.take_waiting() {
+                break;
+            }
+        }
+        self.appender.seal()?;
+        Ok(Next::End)
     }
 
     fn idle_time(&self) -> Duration {
@@ -236,7 +252,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
             let Some(next) = queue.get(group.count) else { break };
             group.count += 1;
             group.bytes += entry_len(next);
-            group.is_refusable &= next.reserved() > 0;
+            group.is_refusable |= is_fresh && next.reserved() > 0;
             last = next;
         }
         Some(group)

@@ -24,6 +24,8 @@ pub struct FileDisk {
     access: Access,
     /// The lock ends when this is closed, however the process ends. Who only looks takes none.
     lock: Option<File>,
+    /// The directory `log`, open: its names must be synced even when no further file can be opened.
+    names: Option<File>,
 }
 
 /// What may be done with a directory.
@@ -51,7 +53,8 @@ impl FileDisk {
         }
         // A process that died here may have made them without this.
         sync_dir(dir).map_err(|error| about("sync", dir, &error))?;
-        Ok(FileDisk { log, aside, access: Access::Write, lock: Some(lock) })
+        let names = File::open(&log).map_err(|error| about("open", &log, &error))?;
+        Ok(FileDisk { log, aside, access: Access::Write, lock: Some(lock), names: Some(names) })
     }
 
     /// Opens the directory for reading, also beside a process that writes to it: takes no lock and makes nothing. Whatever would change it fails with [`ErrorKind::ReadOnlyFilesystem`], but for
@@ -62,7 +65,7 @@ impl FileDisk {
     pub fn open_to_look(dir: &Path) -> io::Result<FileDisk> {
         let log = dir.join("log");
         log.read_dir().map_err(|error| about("read", &log, &error))?;
-        Ok(FileDisk { log, aside: dir.join("aside"), access: Access::Look, lock: None })
+        Ok(FileDisk { log, aside: dir.join("aside"), access: Access::Look, lock: None, names: None })
     }
 
     fn writable(&self) -> io::Result<()> {
@@ -126,7 +129,7 @@ impl Disk for FileDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         self.writable()?;
-        sync_dir(&self.log)
+        self.names.as_ref().map_or(Ok(()), File::sync_all)
     }
 
     fn keep_aside(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
