@@ -46,7 +46,7 @@ mod settling;
 #[path = "simulation/terms.rs"]
 mod terms;
 
-/// Histories of each of the two tests in `make test`.
+/// Histories in `make test`.
 const HISTORIES: u64 = 400;
 const FIXED_BASE: u64 = 20_261_121;
 
@@ -59,11 +59,13 @@ fn no_fault_breaks_a_promise_in_histories_that_are_always_the_same() {
     simulate(FIXED_BASE, HISTORIES);
 }
 
+/// Only when asked for: what it finds is a bug to be fixed, not the fault of the change that happens to be tested.
 #[test]
 fn no_fault_breaks_a_promise_in_histories_nobody_has_seen() {
+    let Some(histories) = number("CIPHERMQ_HISTORIES").or(number("CIPHERMQ_SEED").map(|_| 1)) else { return };
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     let base = since_1970.as_nanos() as u64 / 1_000 % 1_000_000_000_000;
-    simulate(base, number("CIPHERMQ_HISTORIES").unwrap_or(HISTORIES));
+    simulate(base, histories);
 }
 
 #[test]
