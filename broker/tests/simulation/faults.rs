@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 
 use ciphermq_broker::{Error, Publish};
-use ciphermq_journal::{Crash, Health, MemoryDisk, Stop, Times, Unsynced};
+use ciphermq_journal::{Crash, Durability, Health, MemoryDisk, Stop, Times, Unsynced};
 use rand::RngExt;
 
 use crate::disk::is_segment;
@@ -147,7 +147,11 @@ impl History {
         }
     }
 
-    fn any_crash(&mut self) -> Crash {
+    /// Without a sync in front of each answer only the end of the process is promised to be harmless.
+    pub(crate) fn any_crash(&mut self) -> Crash {
+        if self.options.durability != Durability::Synced {
+            return Crash::Kill;
+        }
         match self.random.random_range(0..8) {
             0..3 => Crash::Kill,
             3 => Crash::PowerLoss(Unsynced::Lost),

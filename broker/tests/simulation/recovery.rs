@@ -70,8 +70,8 @@ impl History {
             }
             stops += 1;
             self.coverage.crashes_while_opening += 1;
-            let random = Crash::PowerLoss(Unsynced::Random(self.random.random()));
-            image = self.disk.disk.crash([Crash::Kill, random][self.random.random_range(0..2)]);
+            let crash = self.any_crash();
+            image = self.disk.disk.crash(crash);
         };
         self.disk.disk.stop_at(u64::MAX, Stop::Before);
         self.coverage.opened += 1;
