@@ -4,6 +4,7 @@ mod values;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -130,9 +131,9 @@ pub(crate) struct Serve {
         value_parser = at_least_one)]
     pub(crate) max_connections: usize,
 
-    /// Worker threads [default: one for each core this process may use]
-    #[arg(long, env = "CIPHERMQ_THREADS", value_name = "N", value_parser = at_least_one)]
-    pub(crate) threads: Option<usize>,
+    /// Threads that serve connections [default: one for each core this process may use]
+    #[arg(long, env = "CIPHERMQ_THREADS", value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
 
     /// What is logged to stderr: error, warn, info, debug, trace or off, also for each module
     /// (`info,ciphermq_server=debug`)

@@ -1,4 +1,5 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use ciphermq_broker::BrokerOptions;
@@ -23,6 +24,8 @@ pub struct ServerConfig {
     pub slow_reader_ms: u64,
     /// Connections served at a time; further ones wait in the listen queue.
     pub connections_max: usize,
+    /// Threads that serve connections; `None`: the runtime that [`Server::run`](crate::Server::run) is called in.
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// Where messages are kept.
@@ -62,6 +65,7 @@ impl Default for ServerConfig {
             legacy_pause_ms: limits::LEGACY_PAUSE_MS_DEFAULT,
             slow_reader_ms: limits::SLOW_READER_MS,
             connections_max: limits::CONNECTIONS_DEFAULT,
+            threads: None,
         }
     }
 }

@@ -32,4 +32,7 @@ pub enum Error {
     /// The listening socket could not be handed to the runtime.
     #[error("cannot accept connections")]
     Accept(#[source] io::Error),
+    /// A thread that was to serve connections did not start.
+    #[error("cannot start a thread for connections; ask for fewer, or raise the limits of this process")]
+    Thread(#[source] io::Error),
 }

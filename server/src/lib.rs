@@ -34,6 +34,7 @@ mod listener;
 mod server;
 mod session;
 mod timers;
+mod workers;
 
 pub use ciphermq_broker::Recovered;
 pub use config::{DirectoryStore, ServerConfig, Store, journal_durability};

@@ -1,4 +1,3 @@
-use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::time::Duration;
@@ -25,14 +24,12 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<StdListener> {
 ///
 /// At the limit nothing is accepted: original clients whose connection is closed at once come back in a tight loop,
 /// while one that waits in the listen queue waits quietly.
-pub(crate) async fn accept<F>(
+pub(crate) async fn accept(
     listener: &TcpListener,
     connections: &mut JoinSet<()>,
     connections_max: usize,
-    mut serve: impl FnMut(TcpStream, SocketAddr) -> F,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
+    mut serve: impl FnMut(&mut JoinSet<()>, TcpStream),
+) {
     let mut pause = limits::ACCEPT_PAUSE_MIN;
     loop {
         let room = connections.len() < connections_max;
@@ -44,7 +41,7 @@ pub(crate) async fn accept<F>(
                         debug!(%peer, %fault, "connection lost before it was served");
                         continue;
                     }
-                    connections.spawn(serve(stream, peer));
+                    serve(connections, stream);
                     if connections.len() == connections_max {
                         warn!(connections_max, "connection limit reached; further ones wait");
                     }

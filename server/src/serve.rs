@@ -16,7 +16,6 @@ use crate::{logging, open_files, shutdown};
 /// `ciphermq serve`: runs the broker until a signal ends it.
 pub(crate) fn run(options: Serve) -> Result<Status, Fault> {
     logging::start(&options.log).map_err(Fault::usage)?;
-    let threads = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     // By value: CIPHERMQ_MEMORY=0 beside a directory is no contradiction.
     if options.memory && options.data_dir.is_some() {
         return Err(Fault::usage(
@@ -25,11 +24,7 @@ pub(crate) fn run(options: Serve) -> Result<Status, Fault> {
     }
     let config = config(options);
     open_files::raise(config.connections_max);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .map_err(Fault::runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::runtime)?;
     runtime.block_on(async {
         // Before the ready line: whoever reads it may send a signal at once.
         let stop = shutdown::on_signal().map_err(Fault::runtime)?;
@@ -69,6 +64,7 @@ fn config(options: Serve) -> ServerConfig {
         legacy_pause_ms: options.legacy_pause_ms,
         slow_reader_ms: options.slow_reader_ms,
         connections_max: options.max_connections,
+        threads: options.threads.or_else(|| thread::available_parallelism().ok()),
     }
 }
 

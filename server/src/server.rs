@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::connection::{ConnectionContext, SessionLimits, StoreKind, drive};
 use crate::counters::Counters;
+use crate::workers::Workers;
 use crate::{Error, ServerConfig, Store, limits, listener, timers};
 
 /// A broker with its listening socket. Connections are served by [`Server::run`]; until then they wait.
@@ -59,7 +60,7 @@ impl Server {
     /// most [`limits::SHUTDOWN_WAIT`], ends them, and closes the journal. Must be called within a tokio runtime with IO and time enabled.
     ///
     /// # Errors
-    /// [`Error::Accept`] if the runtime does not take the listening socket.
+    /// [`Error::Accept`] if the runtime does not take the listening socket, [`Error::Thread`] if a thread cannot be started.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Server { listener, address, broker, clock, config, .. } = self;
         let listener = TcpListener::from_std(listener).map_err(Error::Accept)?;
@@ -69,12 +70,13 @@ impl Server {
         let mut background = JoinSet::new();
         background.spawn(timers::run(broker.clone(), clock));
         let mut connections = JoinSet::new();
+        let workers = Workers::start(config.threads).map_err(Error::Thread)?;
 
         info!(%address, "listening");
         tokio::select! {
-            () = listener::accept(&listener, &mut connections, config.connections_max, |stream, _| {
+            () = listener::accept(&listener, &mut connections, config.connections_max, |connections, stream| {
                 let (broker, context) = (broker.clone(), Arc::clone(&context));
-                async move { drive(stream, &broker, context).await }
+                workers.spawn(connections, stream, move |stream| async move { drive(stream, &broker, context).await });
             }) => {}
             () = shutdown => {}
         }
