@@ -111,6 +111,11 @@ torture: need-cargo ## kill -9 under load, ROUNDS (1000) times, and check what i
 bench: need-cargo ## the figures of the README
 	cargo run --release -p ciphermq-server --bin ciphermq -- bench
 
+.PHONY: compare
+compare: need-cargo ## other brokers beside ours; bench/README.md says how to install them (COMPARE="--only redis,ciphermq")
+	cargo build --release -p ciphermq-server --bin ciphermq
+	cargo run --release --locked --manifest-path bench/compare/Cargo.toml -- --ciphermq $(TARGET_DIR)/release/ciphermq $(COMPARE)
+
 # --- what these need
 
 .PHONY: venv

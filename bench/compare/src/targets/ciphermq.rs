@@ -42,7 +42,9 @@ pub(super) fn start(programs: &Programs, directory: &Path, store: Store) -> Resu
 }
 
 /// A broker that takes `--data-dir` and writes nothing to it must not pass for one that syncs.
-pub(super) fn prepare(directory: &Path, store: Store) -> Result<()> {
+pub(super) async fn prepare(address: SocketAddr, directory: &Path, store: Store) -> Result<()> {
+    // The address takes connections before the directory is there; an answer comes only after.
+    drop(connect(address).await?);
     if store == Store::Memory {
         return Ok(());
     }

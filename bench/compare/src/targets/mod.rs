@@ -178,7 +178,7 @@ impl Target {
     /// Makes the queue, and what it takes for messages to stay there.
     pub(crate) async fn prepare(&self, address: SocketAddr, directory: &Path, scene: Scene) -> Result<()> {
         match self.kind {
-            Kind::CipherMq(store) => ciphermq::prepare(directory, store),
+            Kind::CipherMq(store) => ciphermq::prepare(address, directory, store).await,
             Kind::Redis(_) => redis::prepare(address).await,
             Kind::RabbitMq(queue_type) => rabbitmq::prepare(address, queue_type).await,
             Kind::Nats(_) => nats::prepare(address, scene).await,
