@@ -4,7 +4,10 @@
 //! Each function panics if its promise is broken, and does nothing else.
 
 use crate::limits::ERROR_BYTES_MAX;
-use crate::{BadEnvelope, Command, Decoder, Dialect, Envelope, MessageId, Name, ParseError, ServerLine, parse_batch};
+use crate::{
+    BadEnvelope, Command, Decoder, Dialect, Envelope, MessageId, Name, ParseError, ServerLine, SignedAnnouncement,
+    parse_batch,
+};
 
 /// Any line is a command or has an error of one line; a command that was read can be written and read again.
 pub fn text_command(line: &[u8]) {
@@ -68,6 +71,14 @@ pub fn names(data: &[u8]) {
         assert_eq!(name.as_str(), text);
         assert!(MessageId::parse(text).is_ok(), "every name could be an id");
     }
+}
+
+/// Bytes that are an announcement are what its values make again, and no others are.
+pub fn announcement(data: &[u8]) {
+    let Ok(SignedAnnouncement { announcement, signed, signature }) = SignedAnnouncement::parse(data) else { return };
+    let again = announcement.signed_bytes().expect("what can be read can be written");
+    assert_eq!(again, signed);
+    assert_eq!([&again[..], signature].concat(), data);
 }
 
 fn check_error(error: &ParseError<'_>) {

@@ -78,6 +78,18 @@ pub const LIST_LIMIT_DEFAULT: u32 = 1000;
 /// Highest `limit=`.
 pub const LIST_LIMIT_MAX: u32 = 10_000;
 
+/// Bytes of a key announcement, before base64: one for the longest key there is (X-Wing, 1,240 bytes of SPKI) three times over.
+pub const ANNOUNCEMENT_BYTES_MAX: usize = 4096;
+
+/// Highest number of an announcement: what JSON readers take for a number without rounding it.
+pub const ANNOUNCEMENT_SEQ_MAX: u64 = (1 << 53) - 1;
+
+/// Announcements in one answer to `key_history`, when `limit=` is left out and at most: 32 of the longest are 176 KiB of line.
+pub const KEY_HISTORY_LIMIT_MAX: u32 = 32;
+
+/// Bytes of an unsigned key (`register_key`), before base64: an RSA-16384 key in PEM still fits.
+pub const UNSIGNED_KEY_BYTES_MAX: usize = 4096;
+
 /// Bytes of the text of `ping`.
 pub const PING_BYTES_MAX: usize = 64;
 

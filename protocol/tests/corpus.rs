@@ -30,6 +30,11 @@ fn names_hold_over_their_corpus() {
     run("names", fuzzing::names);
 }
 
+#[test]
+fn announcement_holds_over_its_corpus() {
+    run("announcement", fuzzing::announcement);
+}
+
 /// Every target gets every corpus: what is strange for one is often strange for another.
 fn run(own: &str, target: fn(&[u8])) {
     let mut own_inputs = 0;
