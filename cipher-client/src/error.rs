@@ -135,6 +135,13 @@ pub enum ErrorKind {
         /// What was not understood.
         what: &'static str,
     },
+    /// A private key is encrypted and no passphrase was given.
+    #[error("the key is encrypted, a passphrase is needed")]
+    PassphraseNeeded,
+    /// The passphrase does not open the key, or the key is damaged: the two
+    /// look the same.
+    #[error("the passphrase does not open the key, or the key is damaged")]
+    PassphraseWrong,
 }
 
 impl Error {

@@ -36,10 +36,9 @@ fn the_wrong_kind_of_key_is_named() {
 #[test]
 fn an_encrypted_key_says_what_to_do() {
     let pkcs8 = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    assert_eq!(*PrivateKey::from_pem(pkcs8).err().unwrap().kind(), ErrorKind::PassphraseNeeded);
     let pkcs1 = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMIIB\n-----END RSA PRIVATE KEY-----\n";
-    for pem in [pkcs8, pkcs1] {
-        assert!(reason(PrivateKey::from_pem(pem).err()).contains("decrypt it first"));
-    }
+    assert!(reason(PrivateKey::from_pem(pkcs1).err()).contains("openssl pkey -in <file> -aes256"));
 }
 
 #[test]
@@ -50,16 +49,9 @@ fn damaged_keys_are_refused() {
         lines.filter(|(n, _)| *n != 3).flat_map(|(_, line)| [line, "\n"]).collect()
     };
     for form in ["pkcs1", "pkcs8"] {
-        assert!(reason(PrivateKey::from_pem(without_a_line(form)).err()).contains("not an RSA key"));
+        assert_eq!(reason(PrivateKey::from_pem(without_a_line(form)).err()), "damaged, or not a key");
     }
-    assert!(reason(PublicKey::from_pem(without_a_line("spki")).err()).contains("not an RSA key"));
-}
-
-/// An Ed25519 key, as `openssl genpkey` writes it.
-#[test]
-fn keys_of_other_kinds_are_refused() {
-    let pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n-----END PRIVATE KEY-----\n";
-    assert!(reason(PrivateKey::from_pem(pem).err()).contains("not an RSA key"));
+    assert_eq!(reason(PublicKey::from_pem(without_a_line("spki")).err()), "damaged, or not a key");
 }
 
 #[test]

@@ -1,27 +1,30 @@
-//! Keys: read from PEM, made, named by fingerprint.
+//! Keys: read, made, written, named by their id.
+
+#[cfg(feature = "aws-lc")]
+mod aws_lc;
+pub(in crate::crypto) mod encrypted;
+mod material;
+pub(in crate::crypto) mod pem;
+mod rsa;
+mod x25519;
+mod xwing;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use ::base64::Engine;
-use ::base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rsa::pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey};
-use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
-use rsa::traits::PublicKeyParts;
-use rsa::{RsaPrivateKey, RsaPublicKey};
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::key_files;
+use super::key_files::{self, KeyFileOptions};
+use super::kid::Kid;
 use super::open::Opener;
+use super::passphrase::Passphrase;
 use super::seal::Sealer;
-use super::suite;
-use crate::error::{Error, ErrorKind, Result};
-
-/// Least size of an RSA key that is used without [`PublicKey::allow_legacy_rsa`].
-pub const RSA_BITS_MIN: usize = 2048;
-/// Largest RSA key.
-pub const RSA_BITS_MAX: usize = 8192;
+use crate::error::{ErrorKind, Result};
+pub use material::KeyKind;
+pub(in crate::crypto) use material::{PrivateMaterial, PublicMaterial};
+pub use pem::PemKind;
+pub(in crate::crypto) use rsa::{Oaep, RsaPrivate, RsaPublic};
+pub use rsa::{RSA_BITS_MAX, RSA_BITS_MIN};
 
 /// The key of a recipient: what it takes to seal a message for them.
 ///
@@ -36,29 +39,30 @@ pub struct PublicKey {
 pub(super) struct PublicInner {
     pub(super) material: PublicMaterial,
     spki: Vec<u8>,
+    kid: Kid,
     fingerprint: String,
 }
 
-/// By kind of key. The kind selects the suite.
-pub(super) enum PublicMaterial {
-    /// Suite 1.
-    Rsa(RsaPublicKey),
-}
-
 impl PublicKey {
-    /// Reads a PEM text: `PUBLIC KEY` (SPKI) or `RSA PUBLIC KEY` (PKCS#1).
+    /// Reads a PEM text: `PUBLIC KEY` (SPKI) of any [`KeyKind`], or `RSA PUBLIC
+    /// KEY` (PKCS#1).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Key`]; a private key, a certificate or another algorithm is named.
+    /// [`ErrorKind::Key`]; a private key, a certificate or another algorithm is
+    /// named, and so is a key that would protect nothing.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self> {
-        let (label, pem) = pem_block(pem.as_ref())?;
-        let key = match label {
-            "PUBLIC KEY" => RsaPublicKey::from_public_key_pem(pem).map_err(unreadable),
-            "RSA PUBLIC KEY" => RsaPublicKey::from_pkcs1_pem(pem).map_err(unreadable),
-            label => Err(Error::key(wrong_label_for_public(label))),
-        }?;
-        Self::from_rsa(key)
+        Self::from_der(pem::public_der(pem.as_ref())?)
+    }
+
+    /// Reads a SubjectPublicKeyInfo in DER.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublicKey::from_pem`].
+    pub fn from_der(spki: impl AsRef<[u8]>) -> Result<Self> {
+        let inner = Arc::new(PublicInner::new(PublicMaterial::from_spki(spki.as_ref())?)?);
+        Ok(Self { inner, legacy: false, sealer: Arc::default() })
     }
 
     /// Reads a PEM file.
@@ -76,19 +80,32 @@ impl PublicKey {
     ///
     /// [`ErrorKind::Key`] if the key has no such form.
     pub fn to_pem(&self) -> Result<String> {
-        let PublicMaterial::Rsa(key) = &self.inner.material;
-        key.to_public_key_pem(LineEnding::LF).map_err(unwritable)
+        pem::public_text(&self.inner.spki)
     }
 
-    /// The name of the key: `sha256:` and the unpadded base64url of the SHA-256
-    /// of its SubjectPublicKeyInfo in DER.
+    /// The SubjectPublicKeyInfo in DER.
+    pub fn as_der(&self) -> &[u8] {
+        &self.inner.spki
+    }
+
+    /// What kind of key it is.
+    pub fn kind(&self) -> KeyKind {
+        self.inner.material.kind()
+    }
+
+    /// The name of the key.
+    pub fn kid(&self) -> &Kid {
+        &self.inner.kid
+    }
+
+    /// [`PublicKey::kid`] as text: what people compare.
     pub fn fingerprint(&self) -> &str {
         &self.inner.fingerprint
     }
 
-    /// Size of the modulus.
+    /// Size of the modulus of an RSA key, of all of another.
     pub fn bits(&self) -> usize {
-        self.inner.bits()
+        self.inner.material.bits()
     }
 
     /// Allows sealing to an RSA key under 2048 bits. Such a key can be broken by
@@ -101,31 +118,23 @@ impl PublicKey {
 
     /// Refuses a key that is too small to be used without opt-in.
     pub(super) fn check_size(&self) -> Result<()> {
-        check_size(self.bits(), self.legacy)
-    }
-
-    fn from_rsa(key: RsaPublicKey) -> Result<Self> {
-        let inner = Arc::new(PublicInner::from_rsa(key)?);
-        Ok(Self { inner, legacy: false, sealer: Arc::default() })
+        check_size(&self.inner.material, self.legacy)
     }
 }
 
 impl PublicInner {
-    fn from_rsa(key: RsaPublicKey) -> Result<Self> {
-        let spki = key.to_public_key_der().map_err(unwritable)?.into_vec();
-        let fingerprint = format!("sha256:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(&spki)));
-        Ok(Self { material: PublicMaterial::Rsa(key), spki, fingerprint })
+    fn new(material: PublicMaterial) -> Result<Self> {
+        let spki = material.to_spki()?;
+        let kid = material.kid(&spki);
+        Ok(Self { material, spki, kid, fingerprint: kid.to_string() })
     }
 
-    fn bits(&self) -> usize {
-        let PublicMaterial::Rsa(key) = &self.material;
-        key.n().bits() as usize
-    }
-
-    /// Length of a session key wrapped to this key.
-    pub(super) fn wrapped_len(&self) -> usize {
-        let PublicMaterial::Rsa(key) = &self.material;
-        key.size()
+    /// Length of a session key wrapped in suite 1; `None` for a key that is not RSA.
+    pub(super) fn suite_1_len(&self) -> Option<usize> {
+        match &self.material {
+            PublicMaterial::Rsa(key) => Some(key.size()),
+            PublicMaterial::X25519(_) | PublicMaterial::XWing(_) => None,
+        }
     }
 }
 
@@ -180,40 +189,52 @@ pub(super) struct PrivateInner {
     pub(super) public: Arc<PublicInner>,
 }
 
-/// By kind of key.
-pub(super) enum PrivateMaterial {
-    /// Suite 1.
-    Rsa(RsaPrivateKey),
-}
-
 impl PrivateKey {
-    /// Reads a PEM text: `PRIVATE KEY` (PKCS#8) or `RSA PRIVATE KEY` (PKCS#1).
+    /// Reads a PEM text: `PRIVATE KEY` (PKCS#8) of any [`KeyKind`], or `RSA
+    /// PRIVATE KEY` (PKCS#1).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Key`]; an encrypted key, a public one or another algorithm is named.
+    /// [`ErrorKind::PassphraseNeeded`] for an encrypted key, [`ErrorKind::Key`];
+    /// a public key or another algorithm is named.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self> {
-        let (label, pem) = pem_block(pem.as_ref())?;
-        let key = match label {
-            _ if is_encrypted(label, pem) => Err(Error::key(ENCRYPTED)),
-            "PRIVATE KEY" => RsaPrivateKey::from_pkcs8_pem(pem).map_err(unreadable),
-            "RSA PRIVATE KEY" => RsaPrivateKey::from_pkcs1_pem(pem).map_err(unreadable),
-            label => Err(Error::key(wrong_label_for_private(label))),
-        }?;
-        Self::from_rsa(key)
+        Self::from_pkcs8(&pem::private_der(pem.as_ref(), None)?)
     }
 
-    /// Reads a PEM file. A file that others than its owner can read is taken,
-    /// with a warning in the log.
+    /// Reads a PEM text as [`PrivateKey::from_pem`] does, or an `ENCRYPTED
+    /// PRIVATE KEY` (PKCS#8 with PBES2: scrypt or PBKDF2, AES) that the
+    /// passphrase opens.
+    ///
+    /// It takes as long as whoever encrypted it chose, up to seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PassphraseWrong`], and as [`PrivateKey::from_pem`].
+    pub fn from_encrypted_pem(pem: impl AsRef<[u8]>, passphrase: &Passphrase) -> Result<Self> {
+        Self::from_pkcs8(&pem::private_der(pem.as_ref(), Some(passphrase))?)
+    }
+
+    /// Reads a PEM file that is not encrypted. A file that others than its owner
+    /// can read is taken, with a warning in the log.
     ///
     /// # Errors
     ///
     /// As [`PrivateKey::from_pem`], and [`ErrorKind::Io`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_file_with(path, &KeyFileOptions::default())
+    }
+
+    /// Reads a PEM file, encrypted or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`PrivateKey::from_encrypted_pem`], and [`ErrorKind::Io`];
+    /// [`ErrorKind::File`] for a file that others can read, if the options are
+    /// strict.
+    pub fn from_file_with(path: impl AsRef<Path>, options: &KeyFileOptions) -> Result<Self> {
         let path = path.as_ref();
-        let pem = key_files::read(path)?;
-        key_files::warn_if_exposed(path);
-        Self::from_pem(pem.as_slice())
+        let pem = key_files::read_secret(path, options.exposed())?;
+        Self::from_pkcs8(&pem::private_der(&pem, options.passphrase())?)
     }
 
     /// Makes an RSA key of `bits` bits: 2048 to 8192, a multiple of 8.
@@ -222,14 +243,16 @@ impl PrivateKey {
     ///
     /// [`ErrorKind::Option`] for another size, [`ErrorKind::Random`].
     pub fn generate(bits: usize) -> Result<Self> {
-        if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) || !bits.is_multiple_of(8) {
-            let reason = "2048 to 8192, a multiple of 8";
-            return Err(ErrorKind::Option { option: "bits", reason }.into());
-        }
-        suite::random::<1>()?;
-        let key = RsaPrivateKey::new(&mut suite::system_rng(), bits)
-            .map_err(|fault| Error::with_source(ErrorKind::Key { reason: "cannot be made" }, fault))?;
-        Self::from_rsa(key)
+        Self::new(PrivateMaterial::Rsa(RsaPrivate::generate(bits)?))
+    }
+
+    /// Makes a key; one of RSA has 2048 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Random`].
+    pub fn generate_kind(kind: KeyKind) -> Result<Self> {
+        Self::new(PrivateMaterial::generate(kind)?)
     }
 
     /// The half to give to senders.
@@ -243,18 +266,37 @@ impl PrivateKey {
     ///
     /// [`ErrorKind::Key`] if the key has no such form.
     pub fn to_pem(&self) -> Result<Zeroizing<String>> {
-        let PrivateMaterial::Rsa(key) = &self.inner.material;
-        key.to_pkcs8_pem(LineEnding::LF).map_err(|fault| Error::with_source(ErrorKind::Key { reason: NO_PEM }, fault))
+        pem::private_text(&self.inner.material.to_pkcs8()?)
+    }
+
+    /// The PEM text of the PKCS#8 key under a passphrase: scrypt (N = 16,384,
+    /// r = 8, p = 5) and AES-256-CBC, which OpenSSL 1.1 and later reads.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Key`] if the key has no such form, [`ErrorKind::Random`].
+    pub fn to_encrypted_pem(&self, passphrase: &Passphrase) -> Result<String> {
+        encrypted::to_pem(&self.inner.material.to_pkcs8()?, passphrase)
+    }
+
+    /// What kind of key it is.
+    pub fn kind(&self) -> KeyKind {
+        self.inner.public.material.kind()
+    }
+
+    /// [`PublicKey::kid`] of the public half.
+    pub fn kid(&self) -> &Kid {
+        self.inner.kid()
     }
 
     /// [`PublicKey::fingerprint`] of the public half.
     pub fn fingerprint(&self) -> &str {
-        &self.inner.public.fingerprint
+        self.inner.fingerprint()
     }
 
-    /// Size of the modulus.
+    /// [`PublicKey::bits`] of the public half.
     pub fn bits(&self) -> usize {
-        self.inner.public.bits()
+        self.inner.public.material.bits()
     }
 
     /// Allows opening with an RSA key under 2048 bits, see
@@ -266,77 +308,40 @@ impl PrivateKey {
 
     /// Refuses a key that is too small to be used without opt-in.
     pub(super) fn check_size(&self) -> Result<()> {
-        check_size(self.bits(), self.legacy)
+        check_size(&self.inner.public.material, self.legacy)
     }
 
-    fn from_rsa(key: RsaPrivateKey) -> Result<Self> {
-        let public = Arc::new(PublicInner::from_rsa(key.to_public_key())?);
-        let inner = Arc::new(PrivateInner { material: PrivateMaterial::Rsa(key), public });
+    fn from_pkcs8(der: &[u8]) -> Result<Self> {
+        Self::new(PrivateMaterial::from_pkcs8(der)?)
+    }
+
+    fn new(material: PrivateMaterial) -> Result<Self> {
+        let public = Arc::new(PublicInner::new(material.public())?);
+        let inner = Arc::new(PrivateInner { material, public });
         Ok(Self { inner, legacy: false, opener: OnceLock::new(), sealer: Arc::default() })
     }
 }
 
 impl PrivateInner {
+    pub(super) fn kid(&self) -> &Kid {
+        &self.public.kid
+    }
+
     pub(super) fn fingerprint(&self) -> &str {
         &self.public.fingerprint
     }
 
-    /// Length of a session key wrapped to this key.
-    pub(super) fn wrapped_len(&self) -> usize {
-        self.public.wrapped_len()
+    /// [`PublicInner::suite_1_len`].
+    pub(super) fn suite_1_len(&self) -> Option<usize> {
+        self.public.suite_1_len()
     }
 }
 
-fn check_size(bits: usize, legacy: bool) -> Result<()> {
-    if bits < RSA_BITS_MIN && !legacy {
-        return Err(ErrorKind::KeyTooSmall { bits, min: RSA_BITS_MIN }.into());
+fn check_size(material: &PublicMaterial, legacy: bool) -> Result<()> {
+    match material {
+        PublicMaterial::Rsa(_) if material.bits() < RSA_BITS_MIN && !legacy => {
+            Err(ErrorKind::KeyTooSmall { bits: material.bits(), min: RSA_BITS_MIN }.into())
+        }
+        _ => Ok(()),
     }
-    Ok(())
-}
-
-/// The label and the text of the first PEM block; what stands round it is left out.
-fn pem_block(pem: &[u8]) -> Result<(&str, &str)> {
-    let text = std::str::from_utf8(pem).map_err(|_| Error::key(NOT_PEM))?;
-    first_block(text).ok_or(Error::key(NOT_PEM))
-}
-
-fn first_block(text: &str) -> Option<(&str, &str)> {
-    const BEGIN: &str = "-----BEGIN ";
-    const END: &str = "\n-----END ";
-    let text = &text[text.find(BEGIN)?..];
-    let (label, _) = text[BEGIN.len()..].split_once("-----")?;
-    let end = text.find(END)? + END.len() + label.len() + "-----".len();
-    Some((label, text.get(..end)?))
-}
-
-fn is_encrypted(label: &str, pem: &str) -> bool {
-    label == "ENCRYPTED PRIVATE KEY" || pem.contains("Proc-Type: 4,ENCRYPTED")
-}
-
-const NOT_PEM: &str = "not a PEM text";
-const NO_PEM: &str = "cannot be written as PEM";
-const ENCRYPTED: &str = "encrypted with a passphrase; decrypt it first (openssl pkey -in <file> -out <new file>)";
-
-fn wrong_label_for_public(label: &str) -> &'static str {
-    match label {
-        "PRIVATE KEY" | "RSA PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => "this is a private key, a public one is needed",
-        "CERTIFICATE" => "this is a certificate, a public key is needed",
-        _ => "neither PUBLIC KEY nor RSA PUBLIC KEY",
-    }
-}
-
-fn wrong_label_for_private(label: &str) -> &'static str {
-    match label {
-        "PUBLIC KEY" | "RSA PUBLIC KEY" => "this is a public key, a private one is needed",
-        _ => "neither PRIVATE KEY nor RSA PRIVATE KEY",
-    }
-}
-
-fn unreadable(fault: impl std::error::Error + Send + Sync + 'static) -> Error {
-    let reason = "not an RSA key of 1024 to 8192 bits";
-    Error::with_source(ErrorKind::Key { reason }, fault)
-}
-
-fn unwritable(fault: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::with_source(ErrorKind::Key { reason: NO_PEM }, fault)
 }

@@ -9,15 +9,24 @@ mod base64;
 mod envelope;
 mod key_files;
 mod keys;
+mod keyset;
+mod kid;
 mod message_id;
 mod open;
+mod passphrase;
 mod process;
 mod seal;
 mod suite;
 mod unwrap_cache;
 
 pub use envelope::{ENVELOPE_BYTES_MAX, Envelope};
-pub use key_files::{KeyPairPaths, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE, write_key_pair};
-pub use keys::{PrivateKey, PublicKey, RSA_BITS_MAX, RSA_BITS_MIN};
+pub use key_files::{
+    KeyFileOptions, KeyPairPaths, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE, change_passphrase, write_encrypted_key_pair,
+    write_key_pair,
+};
+pub use keys::{KeyKind, PemKind, PrivateKey, PublicKey, RSA_BITS_MAX, RSA_BITS_MIN};
+pub use keyset::{KEYSET_KEYS_MAX, Keyset, KeysetEntry};
+pub use kid::Kid;
 pub use open::{OpenPolicy, Opened, Opener, OpenerStats, open};
+pub use passphrase::{PASSPHRASE_BYTES_MAX, Passphrase};
 pub use seal::{SESSION_BYTES_MAX, SESSION_MESSAGES_MAX, Sealed, Sealer, SessionPolicy, seal};

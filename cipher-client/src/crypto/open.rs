@@ -199,7 +199,7 @@ impl Opener {
         let mut text = Some(ciphertext);
         let mut failure = ErrorKind::Decrypt;
         let mut unwrapped = false;
-        for key in self.keys.iter().filter(|key| key.wrapped_len() == wrapped.len()) {
+        for key in self.keys.iter().filter(|key| key.suite_1_len() == Some(wrapped.len())) {
             let cipher = match self.session_key(key, &wrapped, moment) {
                 Ok(SessionKey::Kept(cipher)) => cipher,
                 Ok(SessionKey::Unwrapped(cipher)) => {
@@ -242,7 +242,7 @@ impl Opener {
             Some((name, None)) => Some(name),
             None => None,
         };
-        let PrivateMaterial::Rsa(rsa) = &key.material;
+        let PrivateMaterial::Rsa(rsa) = &key.material else { return Err(ErrorKind::Decrypt.into()) };
         let cipher = Arc::new(suite::unwrap(rsa, wrapped)?);
         self.unwraps.fetch_add(1, Ordering::Relaxed);
         if let Some(name) = name {

@@ -11,7 +11,7 @@ use super::keys::{PublicInner, PublicKey, PublicMaterial};
 use super::message_id;
 use super::process::{Moment, PerProcess};
 use super::suite::{self, NONCE_LEN, Nonce, SESSION_KEY_LEN, SessionCipher};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Most messages under one session key, whatever the policy says.
 pub const SESSION_MESSAGES_MAX: u64 = 1 << 20;
@@ -126,6 +126,7 @@ impl Sealer {
     /// [`ErrorKind::KeyTooSmall`], [`ErrorKind::Option`] for limits over the hard ones.
     pub fn new(key: &PublicKey, policy: SessionPolicy) -> Result<Self> {
         key.check_size()?;
+        key.inner.suite_1_len().ok_or(Error::key(NO_SUITE))?;
         policy.check()?;
         let session = PerProcess::new(std::process::id(), None);
         Ok(Self { key: Arc::clone(&key.inner), policy, session })
@@ -167,7 +168,7 @@ impl Sealer {
     }
 
     fn seal_as(&self, id: String, nonce: Nonce, plaintext: &[u8], moment: Moment) -> Result<Sealed> {
-        let wrapped_len = base64::encoded_len(self.key.wrapped_len());
+        let wrapped_len = base64::encoded_len(self.key.suite_1_len().ok_or(Error::key(NO_SUITE))?);
         envelope::check_len(envelope::written_len(id.len(), wrapped_len, plaintext.len()))?;
         let secret = self.session_for(plaintext.len() as u64, moment)?;
         let mut text = plaintext.to_vec();
@@ -202,6 +203,8 @@ impl Sealer {
     }
 }
 
+const NO_SUITE: &str = "suite 1 takes RSA keys only";
+
 impl Session {
     /// Counts a message of `bytes`, if there is room for it.
     fn take(&mut self, bytes: u64, now: Instant) -> Option<Arc<SessionSecret>> {
@@ -218,7 +221,7 @@ impl Session {
 impl SessionSecret {
     fn new(key: &PublicInner) -> Result<Arc<Self>> {
         let session_key = Zeroizing::new(suite::random::<SESSION_KEY_LEN>()?);
-        let PublicMaterial::Rsa(rsa) = &key.material;
+        let PublicMaterial::Rsa(rsa) = &key.material else { return Err(Error::key(NO_SUITE)) };
         let mut wrapped = Vec::new();
         base64::append(&mut wrapped, &suite::wrap(rsa, &session_key[..])?);
         Ok(Arc::new(Self {

