@@ -142,6 +142,21 @@ pub enum ErrorKind {
     /// look the same.
     #[error("the passphrase does not open the key, or the key is damaged")]
     PassphraseWrong,
+    /// Nobody who is believed vouches for this key or this message.
+    #[error("not trusted: {what}")]
+    Untrusted {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A directory contradicts what is known of a name. Nothing is sealed to it
+    /// until somebody has found out why ([`crate::trust::Pins`]).
+    #[error("the key of {client_id} has changed: {what}")]
+    KeyChanged {
+        /// The name.
+        client_id: String,
+        /// How it contradicts.
+        what: &'static str,
+    },
 }
 
 impl Error {

@@ -43,7 +43,8 @@
 //!
 //! # Layers
 //!
-//! [`crypto`] seals and opens without any connection. The methods named `raw`
+//! [`crypto`] seals and opens without any connection; [`trust`] decides whose keys
+//! to believe. The methods named `raw`
 //! ([`Client::publish_raw`], [`Client::consume_raw`]) carry envelopes that are
 //! sealed and opened elsewhere. What this crate does not do: logins, TLS, and
 //! the old dialect of the protocol.
@@ -72,6 +73,7 @@ mod slots;
 mod state;
 mod subscription;
 mod topology;
+pub mod trust;
 
 pub use backoff::BackoffOptions;
 pub use ciphermq_protocol::{Code, Durability};

@@ -16,19 +16,26 @@ static ENGINE: LazyLock<::base64::engine::GeneralPurpose> =
     LazyLock::new(|| ::base64::engine::GeneralPurpose::new(&::base64::alphabet::STANDARD, GeneralPurposeConfig::new()));
 
 /// Length of `bytes` bytes as text.
-pub(super) const fn encoded_len(bytes: usize) -> usize {
+pub(crate) const fn encoded_len(bytes: usize) -> usize {
     bytes.div_ceil(3) * 4
 }
 
 /// Appends `bytes` as text.
-pub(super) fn append(text: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn append(text: &mut Vec<u8>, bytes: &[u8]) {
     let start = text.len();
     text.resize(start + encoded_len(bytes.len()), 0);
     ENGINE.encode_slice(bytes, &mut text[start..]).expect("the tail was resized to the encoded length");
 }
 
+/// `bytes` as text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let mut text = Vec::new();
+    append(&mut text, bytes);
+    String::from_utf8(text).expect("base64 is ASCII")
+}
+
 /// Decodes into a new buffer; `part` names the member in the error.
-pub(super) fn decode(part: &'static str, text: &str) -> Result<Vec<u8>> {
+pub(crate) fn decode(part: &'static str, text: &str) -> Result<Vec<u8>> {
     let mut bytes = vec![0; text.len().div_ceil(4) * 3];
     let len = decode_into(part, text, &mut bytes)?;
     bytes.truncate(len);
@@ -36,7 +43,7 @@ pub(super) fn decode(part: &'static str, text: &str) -> Result<Vec<u8>> {
 }
 
 /// Decodes into `bytes` and says how many were used.
-pub(super) fn decode_into(part: &'static str, text: &str, bytes: &mut [u8]) -> Result<usize> {
+pub(crate) fn decode_into(part: &'static str, text: &str, bytes: &mut [u8]) -> Result<usize> {
     ENGINE
         .decode_slice(text, bytes)
         .map_err(|_| Error::malformed(part, "not padded standard base64 of a fitting length"))

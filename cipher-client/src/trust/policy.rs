@@ -1,0 +1,203 @@
+//! Who has to sign, and what follows from a signature.
+
+use std::sync::Arc;
+
+use super::senders::{NOT_KNOWN, Senders, check_name, untrusted};
+use crate::crypto::{Kid, SIGNATURE_LEN, Sender, Suite};
+use crate::error::{ErrorKind, Result};
+
+/// What a receiver demands of senders.
+///
+/// As it is by default, signatures are not looked at.
+#[derive(Debug, Clone, Default)]
+pub struct SenderPolicy {
+    known: Option<Arc<Senders>>,
+    required: bool,
+    pub(super) source: String,
+    pub(super) mixed: bool,
+    pub(super) lower_suites: bool,
+}
+
+/// A signature as it came with a message.
+#[allow(dead_code, reason = "used by the openers, which follow")]
+pub(crate) struct Claim<'a> {
+    pub(crate) skid: Kid,
+    pub(crate) signed: &'a [u8],
+    pub(crate) signature: &'a [u8; SIGNATURE_LEN],
+}
+
+#[allow(dead_code, reason = "used by the openers, which follow")]
+impl SenderPolicy {
+    /// Opens only what a known sender has signed.
+    pub fn require_signed(known: Arc<Senders>) -> Self {
+        Self { known: Some(known), required: true, ..Self::default() }
+    }
+
+    /// Opens what nobody signed as well, and says so
+    /// ([`Sender::Unsigned`], [`Sender::Unknown`]); original clients do not sign.
+    ///
+    /// Once a known sender has signed, an unsigned message is refused: it may be
+    /// one of his with the signature taken off, or made up by the broker. That
+    /// is remembered by [`source`](Self::source) in the [`Senders`].
+    pub fn allow_unsigned(known: Arc<Senders>) -> Self {
+        Self { known: Some(known), ..Self::default() }
+    }
+
+    /// Names where the messages come from, for what is remembered of it: the
+    /// queue that is consumed, say. Not what a delivery says of itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Option`] for a name over 255 bytes or with a line break.
+    pub fn source(self, source: impl Into<String>) -> Result<Self> {
+        let source = source.into();
+        check_name(&source)?;
+        Ok(Self { source, ..self })
+    }
+
+    /// Takes unsigned messages beside signed ones for good, as long as some
+    /// senders cannot sign. Whether a message is signed is then the program's to
+    /// look at.
+    #[must_use]
+    pub fn mixed(self) -> Self {
+        Self { mixed: true, ..self }
+    }
+
+    /// Takes a weaker suite than the sender has used before, as when it had to
+    /// go back to an older version.
+    #[must_use]
+    pub fn allow_lower_suites(self) -> Self {
+        Self { lower_suites: true, ..self }
+    }
+
+    /// Whether it looks at signatures at all.
+    pub(crate) fn looks(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// Whether it knows a sender.
+    pub(crate) fn knows(&self, kid: &Kid) -> bool {
+        self.known.as_ref().is_some_and(|known| known.knows(kid))
+    }
+
+    /// Whether to go on with a message: before it is decrypted.
+    pub(crate) fn check(&self, claim: Option<Claim<'_>>) -> Result<Sender> {
+        let Some(known) = &self.known else { return Ok(Sender::Unsigned) };
+        let Some(claim) = claim else { return self.unproven(Sender::Unsigned, "not signed") };
+        match known.key(&claim.skid) {
+            None => self.unproven(Sender::Unknown(claim.skid), NOT_KNOWN),
+            Some(key) if key.verifies(claim.signed, claim.signature) => Ok(Sender::Signed(claim.skid)),
+            Some(_) => Err(ErrorKind::Decrypt.into()),
+        }
+    }
+
+    /// Whether the message is in keeping with what its sender did before: once
+    /// it is authenticated.
+    pub(crate) fn admit(&self, sender: &Sender, suite: Suite, sent_ms: u64) -> Result<()> {
+        match (&self.known, sender) {
+            (Some(known), Sender::Signed(kid)) => known.admit(kid, self, suite, sent_ms),
+            _ => Ok(()),
+        }
+    }
+
+    fn unproven(&self, sender: Sender, what: &'static str) -> Result<Sender> {
+        let is_expected = self.known.as_ref().is_some_and(|known| known.signs(&self.source));
+        if self.required {
+            return Err(untrusted(what));
+        }
+        if is_expected && !self.mixed {
+            return Err(untrusted("not signed by a known sender, where messages were"));
+        }
+        Ok(sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::senders::SUITE_GRACE_MS;
+    use super::*;
+    use crate::crypto::Identity;
+
+    const T0: u64 = 1_763_740_000_000;
+
+    fn known() -> (Identity, Arc<Senders>) {
+        let (me, senders) = (Identity::generate().unwrap(), Senders::in_memory());
+        senders.add("me", me.sender_key().clone()).unwrap();
+        (me, Arc::new(senders))
+    }
+
+    fn check(policy: &SenderPolicy, me: &Identity, signed: &[u8]) -> Result<Sender> {
+        let signature = me.sign(b"text");
+        policy.check(Some(Claim { skid: *me.kid(), signed, signature: &signature }))
+    }
+
+    fn is_untrusted<T: std::fmt::Debug>(outcome: Result<T>) -> bool {
+        matches!(outcome.unwrap_err().kind(), ErrorKind::Untrusted { .. })
+    }
+
+    #[test]
+    fn who_must_sign_and_who_need_not() {
+        let ((me, senders), stranger) = (known(), Identity::generate().unwrap());
+        let required = SenderPolicy::require_signed(senders.clone());
+        assert_eq!(check(&required, &me, b"text").unwrap(), Sender::Signed(*me.kid()));
+        assert_eq!(*check(&required, &me, b"other").unwrap_err().kind(), ErrorKind::Decrypt);
+        assert!(is_untrusted(check(&required, &stranger, b"text")));
+        assert!(is_untrusted(required.check(None)));
+        let allowed = SenderPolicy::allow_unsigned(senders.clone());
+        assert_eq!(allowed.check(None).unwrap(), Sender::Unsigned);
+        assert_eq!(check(&allowed, &stranger, b"other").unwrap(), Sender::Unknown(*stranger.kid()));
+        assert_eq!(*check(&allowed, &me, b"other").unwrap_err().kind(), ErrorKind::Decrypt);
+        assert_eq!(check(&SenderPolicy::default(), &me, b"other").unwrap(), Sender::Unsigned);
+    }
+
+    #[test]
+    fn a_signature_left_off_where_there_was_one_is_refused() {
+        let ((me, senders), stranger) = (known(), Identity::generate().unwrap());
+        let policy = |source: &str| SenderPolicy::allow_unsigned(senders.clone()).source(source).unwrap();
+        let orders = policy("orders");
+        orders.admit(&Sender::Unsigned, Suite::One, T0).unwrap();
+        assert!(orders.check(None).is_ok(), "nobody has signed yet");
+        orders.admit(&Sender::Signed(*me.kid()), Suite::One, T0).unwrap();
+        assert!(is_untrusted(orders.check(None)));
+        assert!(is_untrusted(check(&orders, &stranger, b"text")), "nor does any signature do");
+        assert!(policy("refunds").check(None).is_ok(), "of another source");
+        assert!(policy("orders").mixed().check(None).is_ok());
+        senders.forget_source("orders").unwrap();
+        assert!(orders.check(None).is_ok());
+        policy("orders").mixed().admit(&Sender::Signed(*me.kid()), Suite::One, T0).unwrap();
+        assert!(orders.check(None).is_ok(), "mixed is not remembered");
+    }
+
+    #[test]
+    fn a_weaker_suite_than_before_is_refused_by_the_time_it_was_sealed() {
+        let (me, senders) = known();
+        let policy = SenderPolicy::require_signed(senders.clone());
+        let admit = |suite, sent_ms| policy.admit(&Sender::Signed(*me.kid()), suite, sent_ms);
+        admit(Suite::TwoRsa, T0).unwrap();
+        admit(Suite::TwoXWing, T0 + 5).unwrap();
+        admit(Suite::TwoRsa, T0 + 1).unwrap();
+        admit(Suite::One, T0 + SUITE_GRACE_MS).unwrap();
+        assert!(is_untrusted(admit(Suite::TwoX25519, T0 + 6 + SUITE_GRACE_MS)));
+        admit(Suite::TwoXWing, T0 + 6 + SUITE_GRACE_MS).unwrap();
+        let tolerant = SenderPolicy::require_signed(senders.clone()).allow_lower_suites();
+        tolerant.admit(&Sender::Signed(*me.kid()), Suite::One, T0 * 2).unwrap();
+    }
+
+    #[test]
+    fn an_announced_suite_counts_before_any_message() {
+        let (me, senders) = known();
+        let since = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(T0);
+        senders.expect_suite(me.kid(), Suite::TwoXWing, since).unwrap();
+        let policy = SenderPolicy::require_signed(senders);
+        assert!(is_untrusted(policy.admit(&Sender::Signed(*me.kid()), Suite::One, T0 + SUITE_GRACE_MS + 1)));
+    }
+
+    #[test]
+    fn a_sender_that_was_removed_is_not_believed() {
+        let (me, senders) = known();
+        let policy = SenderPolicy::require_signed(senders.clone());
+        senders.remove(me.kid()).unwrap();
+        assert!(is_untrusted(check(&policy, &me, b"text")));
+        assert!(is_untrusted(policy.admit(&Sender::Signed(*me.kid()), Suite::One, T0)));
+    }
+}
