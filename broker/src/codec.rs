@@ -22,10 +22,13 @@
 //!    20  delete queue      queue u32
 //!    21  delete exchange   exchange u32
 //!    22  purge             queue u32, [order u64] of the messages that stay, ascending
+//!    23  announce key      client name, taken u64, seq u64, identity 32 bytes, ?successor 32 bytes, bytes
+//!    24  register key      client name, taken u64, bytes
 //!
 //!  message   exchange u32, published u64, lengths of exchange, key, id, from: 4 × u8, reason u8, length u32, text
 //!            text = exchange · key · id · from · envelope; `from` is the queue a dead letter was taken from
 //!            reason: 0 no dead letter, 1 rejected, 2 attempts, 3 too long
+//!  bytes     length u32, 1 to 4,096, and so many bytes: an announcement with its signature, or an unsigned key
 //!  settings  lease u64, max attempts u32, max messages u64, max bytes u64, durability, ?dead-letter queue name
 //!  durability  0 none | 1 interval | 2 sync, then the interval in milliseconds u32 (0 unless 1)
 //! ```
@@ -35,12 +38,14 @@
 //! the queue. *Origin* is the position of the publish. Both outlive the record they point to. `queue` of an id says where its
 //! copies are, if they are in one place; 2^32 − 1 means that nobody knows.
 
+mod keys;
 mod read;
 mod write;
 
 use ciphermq_journal::{Durability, Entry, Position, Undecodable};
 
 use crate::dedupe::{IdHash, KnownId};
+use crate::directory::Entry as Key;
 use crate::event::{Change, Counters, Event, Record, Settled, Topology};
 use crate::message::{Message, Parts};
 use crate::model::{ExchangeId, QueueId};
@@ -172,12 +177,12 @@ fn write(record: &Record, out: &mut impl Sink) {
             seen.delivered.iter().for_each(|at| out.u64(at.0));
             out.u32(seen.attempts);
         }
-        Event::Move { queue, order, target, dead, .. } => {
+        Event::Move { queue, order, target, message, .. } => {
             out.u32(queue.id().0);
             out.position(*order);
             out.u32(target.as_ref().map_or(NO_QUEUE, |queue| queue.id()).0);
-            out.position(dead.origin());
-            out.message(dead.parts());
+            out.position(message.origin());
+            out.message(message.parts());
         }
         Event::Discard { queue, order } => {
             out.u32(queue.id().0);
@@ -231,6 +236,8 @@ fn kind(event: &Event) -> u8 {
             Change::DeleteQueue { .. } => 20,
             Change::DeleteExchange { .. } => 21,
             Change::Purge { .. } => 22,
+            Change::Key { entry: Key::Announced(_), .. } => 23,
+            Change::Key { entry: Key::Unsigned(_), .. } => 24,
         },
         // Decided before they are written, or never written.
         Event::Ask(..) | Event::Duplicate => 0,
@@ -276,6 +283,7 @@ fn write_change(change: &Change, out: &mut impl Sink) {
             out.count(stay.len());
             stay.iter().for_each(|order| out.position(*order));
         }
+        Change::Key { entry, at } => keys::write(entry, *at, out),
     }
 }
 
@@ -313,6 +321,7 @@ fn write_longest(asked: &Topology, out: &mut impl Sink) {
             out.count(*stay_max);
             (0..*stay_max).for_each(|_| out.u64(0));
         }
+        Topology::Key(entry) => keys::write(entry, Timestamp(0), out),
     }
 }
 
@@ -362,6 +371,8 @@ fn fact<'a>(kind: u8, input: &mut Input<'a>) -> Result<Fact<'a>, Undecodable> {
             }
             Fact::Change(Change::Purge { id, stay })
         }
+        23 => Fact::Change(keys::announced(input)?),
+        24 => Fact::Change(keys::unsigned(input)?),
         _ => return Err(Undecodable("an unknown kind of record")),
     })
 }
@@ -461,7 +472,7 @@ fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     *bytes[offset..].first_chunk().expect("an item has the bytes its type says: `List` cuts them so")
 }
 
-/// Stands for a dead-letter queue nobody has looked up: such a move is not written.
+/// Stands for a queue nobody has looked up: such a move is not written.
 const NO_QUEUE: QueueId = QueueId(0);
 
 #[cfg(test)]

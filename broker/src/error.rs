@@ -25,6 +25,29 @@ pub enum Error {
     /// Nothing is known of that message.
     #[error("message '{0}'")]
     NoMessage(String),
+    /// Nothing was announced under that client id.
+    #[error("announcement of '{0}'")]
+    NoAnnouncement(String),
+    /// There is no unsigned key under that client id.
+    #[error("unsigned key of '{0}'")]
+    NoUnsignedKey(String),
+    /// The newest announcement is signed by somebody else, and names no such successor.
+    #[error("'{0}' is announced by another identity")]
+    OtherIdentity(String),
+    /// The newest announcement has that number or a higher one.
+    #[error("'{client}' has announced seq={last}")]
+    OldAnnouncement {
+        /// Client id announced.
+        client: String,
+        /// Number of its newest announcement.
+        last: u64,
+    },
+    /// An unsigned key cannot take the place of an announcement.
+    #[error("'{0}' has a signed announcement, which an unsigned key cannot replace")]
+    Announced(String),
+    /// Another connection holds the message.
+    #[error("message '{0}' is delivered to another connection")]
+    LeasedElsewhere(String),
     /// No queue is bound with that key.
     #[error("no queue is bound to exchange '{exchange}' with key '{key}'")]
     NoRoute {

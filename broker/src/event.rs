@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use ciphermq_journal::Position;
 
 use crate::dedupe::{IdHash, KnownId};
+use crate::directory::Entry;
 use crate::exchange::Route;
 use crate::model::{ExchangeId, QueueId};
 use crate::queue::Queue;
@@ -22,9 +23,9 @@ pub(crate) enum Event {
     Duplicate,
     /// A message is done with. `loose`: by somebody who held no lease on it, so others may remove it at the same time.
     Settle { queue: Arc<Queue>, order: Position, seen: Settled, loose: bool },
-    /// A message goes to a dead-letter queue. One event: never two copies, never none. `target` is the queue `to` when the
-    /// record is admitted.
-    Move { queue: Arc<Queue>, order: Position, to: Arc<str>, target: Option<Arc<Queue>>, dead: Box<Message> },
+    /// A message goes to a dead-letter queue, or out of one. One event: never two copies, never none. `target` is the queue `to`
+    /// when the record is admitted.
+    Move { queue: Arc<Queue>, order: Position, to: Arc<str>, target: Option<Arc<Queue>>, message: Box<Message> },
     /// A message whose body cannot be read any more leaves.
     Discard { queue: Arc<Queue>, order: Position },
     /// A message has used up attempts. Nobody waits for it.
@@ -59,7 +60,7 @@ pub(crate) struct Counters {
     pub(crate) last_exchange: ExchangeId,
 }
 
-/// A change of exchanges, queues and bindings, as asked for.
+/// A change of exchanges, queues, bindings and keys, as asked for.
 #[derive(Debug)]
 pub(crate) enum Topology {
     /// `options` is what was asked for: if the queue is there when it happens, they are compared.
@@ -93,9 +94,11 @@ pub(crate) enum Topology {
         name: Arc<str>,
         stay_max: usize,
     },
+    /// An announcement of a key, or an unsigned key.
+    Key(Entry),
 }
 
-/// A change of exchanges, queues and bindings, as decided: replay repeats it and decides nothing.
+/// A change of exchanges, queues, bindings and keys, as decided: replay repeats it and decides nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     DeclareQueue {
@@ -126,6 +129,12 @@ pub(crate) enum Change {
     Purge {
         id: QueueId,
         stay: Vec<Position>,
+    },
+    /// An entry of the directory of keys, and when it was taken. Not told again by checkpoints: it is written anew when its segment
+    /// is dropped, like a message.
+    Key {
+        entry: Entry,
+        at: Timestamp,
     },
 }
 
@@ -158,7 +167,10 @@ impl Topology {
     /// Whether something is gone afterwards.
     pub(crate) fn is_removal(&self) -> bool {
         match self {
-            Topology::DeclareQueue { .. } | Topology::DeclareExchange { .. } | Topology::Bind { .. } => false,
+            Topology::DeclareQueue { .. }
+            | Topology::DeclareExchange { .. }
+            | Topology::Bind { .. }
+            | Topology::Key(_) => false,
             Topology::Unbind { .. }
             | Topology::DeleteQueue { .. }
             | Topology::DeleteExchange { .. }
@@ -201,6 +213,7 @@ impl fmt::Display for Topology {
             Topology::DeleteQueue { name, .. } => write!(f, "Queue {name} deleted"),
             Topology::DeleteExchange { name } => write!(f, "Exchange {name} deleted"),
             Topology::Purge { name, .. } => write!(f, "Queue {name} purged"),
+            Topology::Key(entry) => write!(f, "{entry}"),
         }
     }
 }

@@ -1,10 +1,13 @@
 //! A log's records in words, for tools that look at one.
 
+use std::fmt;
+
 use ciphermq_journal::{Position, Undecodable};
 use hashbrown::HashMap;
 
 use crate::Timestamp;
 use crate::codec::{self, Fact};
+use crate::directory::Entry;
 use crate::event::Change;
 use crate::message::Parts;
 use crate::model::{ExchangeId, QueueId};
@@ -140,6 +143,23 @@ impl Inspector {
             Change::Purge { id, stay } => {
                 Described { queues: vec![self.queue(*id)], detail: format!("purged, {} stay", stay.len()), ..about }
             }
+            Change::Key { entry: Entry::Announced(announcement), .. } => Described {
+                kind: "announce",
+                detail: format!(
+                    "client {} seq {} identity {} successor {} of {} bytes",
+                    announcement.client,
+                    announcement.seq,
+                    Hex(&announcement.identity),
+                    announcement.successor.map_or("none".to_owned(), |successor| Hex(&successor).to_string()),
+                    announcement.bytes.len()
+                ),
+                ..about
+            },
+            Change::Key { entry: Entry::Unsigned(key), .. } => Described {
+                kind: "register",
+                detail: format!("unsigned key of client {} of {} bytes", key.client, key.key.len()),
+                ..about
+            },
         }
     }
 
@@ -153,6 +173,15 @@ impl Inspector {
 
     fn exchange(&self, id: ExchangeId) -> String {
         self.exchanges.get(&id).map_or_else(|| format!("#{}", id.0), |name| name.to_string())
+    }
+}
+
+/// Bytes as people compare them.
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -17,6 +17,7 @@ mod budget;
 mod codec;
 mod connection;
 mod dedupe;
+mod directory;
 mod error;
 mod event;
 mod exchange;
@@ -41,6 +42,7 @@ mod timers;
 mod window;
 
 pub use broker::{Broker, Recovered};
+pub use directory::{Announcement, AnnouncementView, DirectoryFigures, KeyHistory};
 pub use error::Error;
 pub use link::{Link, Publish, Returned, Settle};
 pub use message::{DeadLetter, Message, Reason};

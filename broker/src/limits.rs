@@ -19,6 +19,17 @@ pub const STATS_QUEUES_MAX: usize = 1_000;
 /// Leases a connection may hold through `fetch`, which spends no credit.
 pub const FETCHED_MAX: usize = 65_535;
 
+/// Client ids in the directory of keys.
+pub const CLIENTS_MAX: usize = 100_000;
+/// Announcements kept of one client: the oldest goes when one more comes. A key changed each month for five years.
+pub const ANNOUNCEMENTS_PER_CLIENT_MAX: usize = 64;
+/// Bytes of one announcement or unsigned key. Not below what any door takes.
+pub const KEY_BYTES_MAX: usize = 4_096;
+/// Bytes of the whole directory, which is kept in memory: 1.3 KB and a few versions for each of the client ids.
+pub const DIRECTORY_BYTES_MAX: u64 = 256 << 20;
+/// What each entry of the directory counts for besides its bytes.
+pub const DIRECTORY_ENTRY_OVERHEAD_BYTES: u64 = 256;
+
 /// Queues a message can pass through on its way from one dead-letter queue to the next.
 pub const DEAD_LETTER_CHAIN_MAX: usize = 16;
 /// What each message in a queue counts for against the store's limit besides its text: its entry in the queue, the

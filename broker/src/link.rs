@@ -1,6 +1,7 @@
 mod leases;
 mod looks;
 mod publish;
+mod resend;
 mod settle;
 mod topology;
 

@@ -91,6 +91,12 @@ impl Message {
         Message { text: Arc::from(text), from_len: short(from), reason: Some(reason), copies_log2: 0, ..self.clone() }
     }
 
+    /// The same message as it was before it became a dead letter.
+    pub(crate) fn alive(&self) -> Message {
+        let text = [self.exchange(), self.key(), self.id(), self.envelope()].concat();
+        Message { text: Arc::from(text), from_len: 0, reason: None, copies_log2: 0, ..self.clone() }
+    }
+
     /// First published at `origin`; its record is shared by this many copies.
     pub(crate) fn with_origin(self, origin: Position, copies: usize) -> Message {
         Message { origin, copies_log2: copies_log2(copies), ..self }
@@ -243,5 +249,6 @@ mod tests {
         assert_eq!(dead.envelope(), message.envelope());
         assert_eq!(dead.dead_letter(), Some(DeadLetter { from: "orders", reason: Reason::Rejected }));
         assert_eq!((dead.exchange(), dead.key(), dead.id()), ("shop", "new", "o-1"));
+        assert_eq!(dead.alive().parts(), message.parts());
     }
 }

@@ -322,6 +322,11 @@ impl Queue {
         }
     }
 
+    /// Sets a message nobody holds aside for the record that moves it.
+    pub(crate) fn claim(&self, order: Position) -> bool {
+        self.lock().state.claim(order)
+    }
+
     /// A committed record removes a message. Returns where the message's own record is.
     pub(crate) fn retire(self: &Arc<Queue>, order: Position, now: Timestamp) -> Option<Stored> {
         let at = self.with(now, |inner| inner.state.retire(order))?;

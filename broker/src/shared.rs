@@ -122,7 +122,7 @@ impl Shared {
         out: &mut Vec<Record>,
     ) -> Result<(), Stays> {
         let Some((to, body)) = queue.settings().dead_letter.clone().zip(queue.body(order)) else { return Ok(()) };
-        let dead = match loader.load(queue, order, body) {
+        let message = match loader.load(queue, order, body) {
             Ok(message) => Box::new(message.dead(queue.name(), reason)),
             Err(Unloadable::Gone) => return Ok(()),
             Err(Unloadable::Unreadable) => {
@@ -141,7 +141,7 @@ impl Shared {
         if !is_there {
             out.push(Record::new(now, self.declare_dead_letters(&to)));
         }
-        out.push(Record::new(now, Event::Move { queue: Arc::clone(queue), order, to, target: None, dead }));
+        out.push(Record::new(now, Event::Move { queue: Arc::clone(queue), order, to, target: None, message }));
         // A dead letter is longer than the message was: a disk full of messages has no room to move them all.
         if out[before..].iter_mut().try_for_each(|record| self.reserve(record)).is_err() {
             out.drain(before..).for_each(|record| self.journal.unreserve(record.reserved.into()));

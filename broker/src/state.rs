@@ -10,6 +10,7 @@ use ciphermq_journal::Doorbell;
 
 use crate::budget::Budget;
 use crate::dedupe::{Dedupe, IdHash};
+use crate::directory::Directory;
 use crate::exchange::Route;
 use crate::history::History;
 use crate::model::ExchangeId;
@@ -31,6 +32,7 @@ pub(crate) struct State {
     pub(crate) budget: Arc<Budget>,
     dedupe: Mutex<Dedupe>,
     history: Mutex<History>,
+    directory: Mutex<Directory>,
     /// Reserved and stored bytes, summed over queues.
     store_bytes: AtomicU64,
     /// What ids are hashed with: the log's, if there is one.
@@ -61,6 +63,7 @@ impl State {
             budget: Arc::new(budget),
             dedupe: Mutex::new(Dedupe::new(&options)),
             history: Mutex::new(History::new()),
+            directory: Mutex::default(),
             store_bytes: AtomicU64::new(0),
             hash_key: OnceLock::new(),
             is_logged,
@@ -137,6 +140,10 @@ impl State {
 
     pub(crate) fn dedupe(&self) -> MutexGuard<'_, Dedupe> {
         self.dedupe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {

@@ -38,7 +38,10 @@ pub(crate) fn read(request: &mut Request, reply: &Reply<'_>, epoch: u64) -> Read
             Reply::AckConfirmed(_) | Reply::NackConfirmed(_) | Reply::ReleaseConfirmed(_) | Reply::RejectConfirmed(_),
         )
         | (Request::Touch, Reply::TouchConfirmed(_))
-        | (Request::Declare, Reply::QueueDeclared | Reply::ExchangeDeclared | Reply::QueueBound)
+        | (
+            Request::Declare,
+            Reply::QueueDeclared | Reply::ExchangeDeclared | Reply::QueueBound | Reply::KeyAnnounced,
+        )
         | (Request::Change, Reply::QueueUnbound | Reply::QueueDeleted | Reply::ExchangeDeleted | Reply::StatsReset)
         | (Request::Ping, Reply::Pong(_))
         | (Request::Consume { .. }, Reply::Subscribed)
@@ -50,6 +53,8 @@ pub(crate) fn read(request: &mut Request, reply: &Reply<'_>, epoch: u64) -> Read
             | Reply::Queues(json)
             | Reply::Exchanges(json)
             | Reply::Bindings(json)
+            | Reply::Key(json)
+            | Reply::Keys(json)
             | Reply::Stats(json),
         ) => Answer::Text((*json).to_owned()),
         (Request::Fetch, Reply::NoMessages) => Answer::Fetched(None),

@@ -65,7 +65,7 @@ pub(crate) enum Request {
     /// ack, nack, release, reject.
     Settle,
     Touch,
-    /// Declare, bind: doing it twice is doing it once.
+    /// Declare, bind, announce: doing it twice is doing it once.
     Declare,
     /// unbind, delete, reset_stats: a second time can have another answer.
     Change,

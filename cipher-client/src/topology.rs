@@ -339,7 +339,7 @@ impl Client {
         self.ask(Request::Change, &Command::ResetStats).await.map(drop)
     }
 
-    async fn look<T: DeserializeOwned>(&self, command: &Command<'_>) -> Result<T> {
+    pub(crate) async fn look<T: DeserializeOwned>(&self, command: &Command<'_>) -> Result<T> {
         match self.ask(Request::Look, command).await? {
             Answer::Text(json) => serde_json::from_str(&json)
                 .map_err(|error| Error::with_source(ErrorKind::Protocol { what: "unexpected JSON" }, error)),
@@ -360,6 +360,6 @@ fn page(after: Option<protocol::Name<'_>>) -> Page<'_> {
     Page { after, limit: LIST_LIMIT_MAX }
 }
 
-fn is_not_found(error: &Error) -> bool {
+pub(crate) fn is_not_found(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Refused { code: protocol::Code::NotFound, .. })
 }

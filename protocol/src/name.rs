@@ -89,6 +89,8 @@ pub enum NameKind {
     Key,
     /// The name a client gives itself in `hello`.
     Client,
+    /// The name somebody's keys are announced under.
+    ClientId,
 }
 
 impl NameKind {
@@ -100,6 +102,7 @@ impl NameKind {
             Self::QueueWithDlq => "a queue name without dead_letter= is 1 to 251 bytes of A-Z a-z 0-9 . _ - : /",
             Self::Key => "a routing key is 1 to 255 bytes of A-Z a-z 0-9 . _ - : /",
             Self::Client => "a client name is 1 to 255 bytes of A-Z a-z 0-9 . _ - : /",
+            Self::ClientId => "a client id is 1 to 255 bytes of A-Z a-z 0-9 . _ - : /",
         }
     }
 }

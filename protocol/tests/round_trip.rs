@@ -3,7 +3,8 @@
 mod common;
 
 use ciphermq_protocol::limits::{
-    ATTEMPTS_MAX, DELAY_MS_MAX, DURABILITY_INTERVAL_MS_MAX, LEASE_MS_MAX, LIST_LIMIT_MAX, PREFETCH_MAX,
+    ATTEMPTS_MAX, DELAY_MS_MAX, DURABILITY_INTERVAL_MS_MAX, KEY_HISTORY_LIMIT_MAX, LEASE_MS_MAX, LIST_LIMIT_MAX,
+    PREFETCH_MAX,
 };
 use ciphermq_protocol::{
     Code, Command, DeadLetter, Delivery, Dialect, Durability, Envelope, HelloReply, IfNotEmpty, MessageId, Name, Page,
@@ -98,6 +99,14 @@ fn commands(parts: &Parts) -> Vec<Command<'_>> {
         Command::Reject { id, queue: maybe },
         Command::Touch { id, queue: maybe, lease_ms },
         Command::Status { id },
+        Command::Resend { id },
+        Command::AnnounceKey { client: a, announcement: id },
+        Command::LookupKey { client: a },
+        Command::KeyHistory { client: a, from: u64::from(parts.limit), limit: 1 + parts.limit % KEY_HISTORY_LIMIT_MAX },
+        Command::RegisterPublicKey { key: id },
+        Command::GetPublicKey { client: a },
+        Command::RegisterKey { client: a, key: id },
+        Command::GetKey { client: a },
         Command::ListQueues { page },
         Command::ListExchanges { page },
         Command::ListBindings { exchange: Some(b), page },
@@ -158,6 +167,12 @@ fn server_lines(parts: &Parts) -> Vec<ServerLine<'_>> {
         Reply::Fetched(delivery(None)),
         Reply::NoMessages,
         Reply::Status(json),
+        Reply::ResendRequested,
+        Reply::KeyAnnounced,
+        Reply::Key(json),
+        Reply::Keys(json),
+        Reply::KeyRegistered,
+        Reply::PublicKey(id),
         Reply::Queues(json),
         Reply::Exchanges(json),
         Reply::Bindings(json),

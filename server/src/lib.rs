@@ -24,6 +24,8 @@
 //! # }
 //! ```
 
+mod announcement;
+mod base64;
 mod clock;
 mod config;
 mod connection;
@@ -33,6 +35,8 @@ pub mod limits;
 mod listener;
 mod server;
 mod session;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod workers;
 

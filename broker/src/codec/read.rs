@@ -15,7 +15,7 @@ impl<'a> Input<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
         let (taken, rest) = self.0.split_first_chunk().ok_or(Undecodable("the record ends too early"))?;
         self.0 = rest;
         Ok(*taken)

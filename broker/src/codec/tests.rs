@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::budget::Budget;
+use crate::directory::{Announcement, UnsignedKey};
 use crate::exchange::Route;
 use crate::queue::Queue;
 use crate::stats::Stats;
@@ -74,6 +75,21 @@ fn settings() -> impl Strategy<Value = QueueSettings> {
     })
 }
 
+fn key_entry() -> impl Strategy<Value = Key> {
+    let bytes = || vec(any::<u8>(), 1..300).prop_map(Arc::from);
+    let signed = (name(), any::<u64>(), any::<[u8; 32]>(), option::of(any::<[u8; 32]>()), bytes());
+    prop_oneof![
+        signed.prop_map(|(client, seq, identity, successor, bytes)| Key::Announced(Announcement {
+            client,
+            seq,
+            identity,
+            successor,
+            bytes
+        })),
+        (name(), bytes()).prop_map(|(client, key)| Key::Unsigned(UnsignedKey { client, key })),
+    ]
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let id = || any::<u32>();
     prop_oneof![
@@ -98,6 +114,7 @@ fn change() -> impl Strategy<Value = Change> {
             stay.sort_unstable();
             Change::Purge { id: QueueId(id), stay }
         }),
+        (key_entry(), any::<u64>()).prop_map(|(entry, at)| Change::Key { entry, at: Timestamp(at) }),
     ]
 }
 
@@ -125,12 +142,12 @@ fn record() -> impl Strategy<Value = Record> {
             seen,
             loose
         }),
-        (one(), position(), one(), message()).prop_map(|(queue, order, target, dead)| Event::Move {
+        (one(), position(), one(), message()).prop_map(|(queue, order, target, message)| Event::Move {
             queue,
             order,
             to: Arc::from("q"),
             target: Some(target),
-            dead: Box::new(dead)
+            message: Box::new(message)
         }),
         (one(), position()).prop_map(|(queue, order)| Event::Discard { queue, order }),
         (one(), position(), any::<u32>()).prop_map(|(queue, order, attempts)| Event::Attempts {
@@ -175,11 +192,11 @@ fn assert_same(record: &Record, read: Logged<'_>) {
             assert_eq!((read, at, saw), (queue.id(), *order, *seen));
         }
         (
-            Event::Move { queue, order, target: Some(target), dead, .. },
+            Event::Move { queue, order, target: Some(target), message: sent, .. },
             Fact::Move { from, order: at, to, origin, message },
         ) => {
             assert_eq!((from, at, to), (queue.id(), *order, target.id()));
-            assert_eq!((origin, message), (dead.origin(), dead.parts()));
+            assert_eq!((origin, message), (sent.origin(), sent.parts()));
         }
         (Event::Discard { queue, order }, Fact::Discard { queue: read, order: at }) => {
             assert_eq!((read, at), (queue.id(), *order));
@@ -251,6 +268,15 @@ proptest! {
     }
 }
 
+fn announced() -> Key {
+    let (client, bytes) = (Arc::from("c-1"), Arc::from(&b"signed"[..]));
+    Key::Announced(Announcement { client, seq: 0x0102, identity: [7; 32], successor: Some([8; 32]), bytes })
+}
+
+fn unsigned() -> Key {
+    Key::Unsigned(UnsignedKey { client: Arc::from("c-1"), key: Arc::from(&b"key"[..]) })
+}
+
 /// The log takes room for a record before it is decided how long it is.
 #[test]
 fn a_change_that_is_decided_is_no_longer_than_the_change_that_was_asked_for() {
@@ -281,6 +307,8 @@ fn a_change_that_is_decided_is_no_longer_than_the_change_that_was_asked_for() {
         (Topology::DeleteQueue { name: Arc::clone(&name), force: true }, Change::DeleteQueue { id }),
         (Topology::DeleteExchange { name: Arc::clone(&name) }, Change::DeleteExchange { id: exchange }),
         (Topology::Purge { name, stay_max: 3 }, Change::Purge { id, stay: vec![Position(1); 3] }),
+        (Topology::Key(announced()), Change::Key { entry: announced(), at: Timestamp(u64::MAX) }),
+        (Topology::Key(unsigned()), Change::Key { entry: unsigned(), at: Timestamp(u64::MAX) }),
     ];
     for (asked, decided) in pairs {
         let room = Record::new(Timestamp(0), Event::Ask(Box::new(asked), Arc::default())).encoded_len();
@@ -314,4 +342,24 @@ fn the_layout_is_the_documented_one() {
         b"exkid{}",
     ];
     assert_eq!(bytes, expected.concat());
+}
+
+#[test]
+fn the_layout_of_keys_is_the_documented_one() {
+    let change = |entry| Change::Key { entry, at: Timestamp(0x0304) };
+    let bytes = |entry| encoded(&Record::new(Timestamp(1), Event::Change(Box::new(change(entry)), Arc::default())));
+    let head = |kind: u8| [&[kind, 1, 0, 0, 0, 0, 0, 0, 0, 3][..], b"c-1", &[4, 3, 0, 0, 0, 0, 0, 0]].concat();
+    let expected: &[&[u8]] =
+        &[&head(23), &[2, 1, 0, 0, 0, 0, 0, 0], &[7; 32], &[1], &[8; 32], &[6, 0, 0, 0], b"signed"];
+    assert_eq!(bytes(announced()), expected.concat());
+    assert_eq!(bytes(unsigned()), [&head(24)[..], &[3, 0, 0, 0], b"key"].concat());
+}
+
+#[test]
+fn a_key_that_is_empty_or_longer_than_any_door_takes_is_no_record() {
+    for (len, is_good) in [(0, false), (1, true), (limits::KEY_BYTES_MAX, true), (limits::KEY_BYTES_MAX + 1, false)] {
+        let entry = Key::Unsigned(UnsignedKey { client: Arc::from("c"), key: Arc::from(vec![1; len]) });
+        let change = Event::Change(Box::new(Change::Key { entry, at: Timestamp(1) }), Arc::default());
+        assert_eq!(decode(&encoded(&Record::new(Timestamp(1), change))).is_ok(), is_good, "{len} bytes");
+    }
 }

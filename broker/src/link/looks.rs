@@ -1,10 +1,12 @@
 //! Looking at the broker. Nothing here changes a message.
 
+use std::sync::Arc;
+
 use ciphermq_journal::{Figures, Health};
 
 use super::Link;
 use crate::snapshot::{BindingView, CopyView, ExchangeView, QueueView};
-use crate::{Error, StatsView};
+use crate::{AnnouncementView, DirectoryFigures, Error, KeyHistory, StatsView};
 
 impl Link {
     /// Where the copies of a message stand.
@@ -29,6 +31,36 @@ impl Link {
     /// Up to `limit` bindings, of one exchange or of those behind `after`.
     pub fn list_bindings(&self, only: Option<&str>, after: Option<&str>, limit: usize) -> Vec<BindingView> {
         self.shared.state.list_bindings(only, after, limit)
+    }
+
+    /// The newest announcement of a client. Whether to believe it is for whoever asks to decide.
+    ///
+    /// # Errors
+    /// `NoAnnouncement`.
+    pub fn lookup_key(&self, client: &str) -> Result<AnnouncementView, Error> {
+        self.shared.state.directory().lookup(client).ok_or_else(|| Error::NoAnnouncement(client.to_owned()))
+    }
+
+    /// Up to `limit` announcements of a client, from the one numbered `from` on, oldest first.
+    ///
+    /// # Errors
+    /// `NoAnnouncement`.
+    pub fn key_history(&self, client: &str, from: u64, limit: usize) -> Result<KeyHistory, Error> {
+        let history = self.shared.state.directory().history(client, from, limit);
+        history.ok_or_else(|| Error::NoAnnouncement(client.to_owned()))
+    }
+
+    /// The unsigned key of a client: anybody may have registered it.
+    ///
+    /// # Errors
+    /// `NoUnsignedKey`, also when the client has announced a key.
+    pub fn unsigned_key(&self, client: &str) -> Result<Arc<[u8]>, Error> {
+        self.shared.state.directory().unsigned(client).ok_or_else(|| Error::NoUnsignedKey(client.to_owned()))
+    }
+
+    /// How much is in the directory of keys.
+    pub fn directory_figures(&self) -> DirectoryFigures {
+        self.shared.state.directory().figures()
     }
 
     /// Counters since the start or the last reset.

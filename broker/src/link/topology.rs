@@ -1,4 +1,4 @@
-//! Changing exchanges, queues and bindings. Each change is journaled by itself and answered when it is committed.
+//! Changing exchanges, queues, bindings and keys. Each change is journaled by itself and answered when it is committed.
 
 use std::sync::Arc;
 
@@ -6,8 +6,9 @@ use ciphermq_journal::Receipt;
 use tracing::info;
 
 use super::{Link, check_length};
+use crate::directory::{Entry, UnsignedKey};
 use crate::event::{Event, Record, Topology, Verdict};
-use crate::{Error, QueueOptions, QueueSettings, Timestamp, limits};
+use crate::{Announcement, Error, QueueOptions, QueueSettings, Timestamp, limits};
 
 /// A change of the topology that was submitted, or was not necessary.
 #[derive(Debug)]
@@ -107,6 +108,26 @@ impl Link {
         self.change(Topology::Purge { name: Arc::from(name), stay_max }, now)
     }
 
+    /// Takes an announcement whose signature is good: the first of its client id, or one that may follow the newest. The newest
+    /// itself is taken again.
+    ///
+    /// # Errors
+    /// `OtherIdentity`, `OldAnnouncement`, `Limit`, `DiskFull`, `Storage`.
+    pub fn announce_key(&mut self, announcement: Announcement, now: Timestamp) -> Result<Returned, Error> {
+        check_key(&announcement.client, &announcement.bytes)?;
+        self.change(Topology::Key(Entry::Announced(announcement)), now)
+    }
+
+    /// Takes a key nobody signed, in place of the one there was.
+    ///
+    /// # Errors
+    /// `Announced`, `Limit`, `DiskFull`, `Storage`.
+    pub fn register_key(&mut self, client: &str, key: &[u8], now: Timestamp) -> Result<Returned, Error> {
+        check_key(client, key)?;
+        let key = UnsignedKey { client: Arc::from(client), key: Arc::from(key) };
+        self.change(Topology::Key(Entry::Unsigned(key)), now)
+    }
+
     fn change(&mut self, change: Topology, now: Timestamp) -> Result<Returned, Error> {
         self.now = now;
         let verdict = Arc::new(Verdict::default());
@@ -126,6 +147,14 @@ impl Link {
         self.records.push(record);
         let receipt = self.submit().transpose()?;
         Ok(Returned { receipt, verdict })
+    }
+}
+
+fn check_key(client: &str, bytes: &[u8]) -> Result<(), Error> {
+    check_length(client)?;
+    match bytes.len() {
+        1..=limits::KEY_BYTES_MAX => Ok(()),
+        _ => Err(Error::Limit("1 to 4096 bytes in a key")),
     }
 }
 

@@ -186,6 +186,13 @@ impl QueueState {
         self.leased.get(&which.order).is_some_and(|leased| leased.is(connection, which))
     }
 
+    /// A message nobody holds waits, from now on, for the record that moves it. False if it is held, on its way out, or not here.
+    pub(crate) fn claim(&mut self, order: Position) -> bool {
+        let Some(held) = self.take_waiting(order) else { return false };
+        self.leaving.insert(order, Leaving { held, delivered: false });
+        true
+    }
+
     /// A record removed this message: forget it, wherever it is. Returns where its own record is.
     pub(crate) fn retire(&mut self, order: Position) -> Option<Stored> {
         let held = self.take(order)?;

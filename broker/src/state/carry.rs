@@ -60,6 +60,7 @@ impl Owner<Record> for Committer {
                 self.relocation(position, order, copies.iter().map(|(queue, _)| queue), payload)
             }
             Fact::Ids(ids) => self.ids.again(position, ids.iter().next_back(), &self.state.dedupe()).map(Event::Ids),
+            Fact::Change(change @ Change::Key { .. }) => self.key_again(position, change),
             Fact::Settle { .. }
             | Fact::Discard { .. }
             | Fact::Attempts { .. }
@@ -90,6 +91,13 @@ impl Owner<Record> for Committer {
 impl Committer {
     fn carried(&self, event: Event) -> Record {
         Record::new(self.now, event)
+    }
+
+    /// The record at `position` anew, if the directory still has from it what it says.
+    fn key_again(&self, position: Position, change: Change) -> Option<Event> {
+        let Change::Key { entry, .. } = &change else { return None };
+        let is_here = self.state.directory().is_at(entry, position);
+        is_here.then(|| Event::Change(Box::new(change), Arc::default()))
     }
 
     /// The record at `position` anew, for the queues that have the message `order` from it.
@@ -167,7 +175,7 @@ impl CarriedIds {
 }
 
 impl State {
-    /// Everything but messages and ids, told to somebody who knows nothing.
+    /// Everything but messages, ids and keys, told to somebody who knows nothing.
     fn topology(&self) -> impl Iterator<Item = Event> {
         let (last_queue, last_exchange) = self.registry.last_ids();
         let counters = Event::Counters(Counters { hash_key: self.hash_key(), last_queue, last_exchange });

@@ -89,8 +89,8 @@ impl Commit<Record> for Committer {
                 }
                 state.commit_settle(&queue, order, seen, now, space);
             }
-            Event::Move { queue, order, target: Some(target), dead, .. } => {
-                state.commit_move(position, (&queue, order), &target, *dead, now, space);
+            Event::Move { queue, order, target: Some(target), message, .. } => {
+                state.commit_move(position, (&queue, order), &target, *message, now, space);
             }
             Event::Discard { queue, order } => drop(state.retire(&queue, order, now, space)),
             Event::Relocate { order, message, copies } => {
@@ -102,7 +102,7 @@ impl Commit<Record> for Committer {
                 self.ids.insert(position, &ids, space);
                 self.ids.forget_expired(&state.dedupe(), space);
             }
-            Event::Change(change, verdict) => verdict.set_purged(state.commit_change(&change, space)),
+            Event::Change(change, verdict) => verdict.set_purged(state.commit_change(position, &change, space)),
             // The queue knows its attempts; the log is told for the next start.
             Event::Attempts { .. } | Event::Counters(_) => {}
             // Not admitted.
@@ -159,7 +159,8 @@ impl State {
             | Change::DeclareExchange { .. }
             | Change::Bind { .. }
             | Change::Unbind { .. }
-            | Change::DeleteExchange { .. } => {}
+            | Change::DeleteExchange { .. }
+            | Change::Key { .. } => {}
         }
     }
 
@@ -205,19 +206,21 @@ impl State {
         position: Position,
         (from, order): (&Arc<Queue>, Position),
         target: &Arc<Queue>,
-        dead: Message,
+        message: Message,
         now: Timestamp,
         space: &mut Space,
     ) {
         self.retire(from, order, now, space);
-        self.dedupe().relocate(self.hash(dead.id()), dead.origin());
-        self.stats.dead_lettered.fetch_add(1, Ordering::Relaxed);
-        debug!(from = from.name(), to = target.name(), "Message {} dead-lettered", dead.id());
+        self.dedupe().relocate(self.hash(message.id()), message.origin());
+        let is_dead = message.dead_letter().is_some();
+        self.stats.dead_lettered.fetch_add(u64::from(is_dead), Ordering::Relaxed);
+        let how = if is_dead { "dead-lettered" } else { "sent again" };
+        debug!(from = from.name(), to = target.name(), "Message {} {how}", message.id());
         // Already stored, so no limit can refuse it: it only changes its place.
-        target.reserve_unchecked(dead.bytes());
-        self.count_stored(1, dead.bytes());
-        let origin = dead.origin();
-        self.arrive(position, target, dead.with_origin(origin, 1), now, space);
+        target.reserve_unchecked(message.bytes());
+        self.count_stored(1, message.bytes());
+        let origin = message.origin();
+        self.arrive(position, target, message.with_origin(origin, 1), now, space);
     }
 
     fn commit_relocation(

@@ -73,7 +73,7 @@ impl Committer {
                 state.hash_key.get_or_init(|| counters.hash_key);
                 state.registry.reserve_ids(counters.last_queue, counters.last_exchange);
             }
-            Fact::Change(change) => state.replay_change(&change, space),
+            Fact::Change(change) => state.replay_change(position, &change, space),
         }
     }
 }

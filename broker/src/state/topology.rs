@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use ciphermq_journal::Space;
+use ciphermq_journal::{Position, Space};
 
 use super::State;
 use crate::event::{Change, Topology};
@@ -67,6 +67,7 @@ impl State {
                 Some(_) => Ok(true),
             },
             Topology::Purge { name, .. } => registry.queue(name).map(|_| true).ok_or_else(|| no_queue(name)),
+            Topology::Key(entry) => self.directory().check(entry),
         }
     }
 
@@ -95,6 +96,7 @@ impl State {
             Topology::DeleteQueue { name, force } => self.decide_deletion(name, *force)?,
             Topology::DeleteExchange { name } => exchange(name).map(|id| Change::DeleteExchange { id }),
             Topology::Purge { name, stay_max } => self.decide_purge(name, *stay_max, now)?,
+            Topology::Key(entry) => Some(Change::Key { entry: entry.clone(), at: now }),
         })
     }
 
@@ -121,9 +123,9 @@ impl State {
     }
 
     /// A change is in the log. Returns how many messages a purge removed.
-    pub(super) fn commit_change(&self, change: &Change, space: &mut Space) -> u64 {
+    pub(super) fn commit_change(&self, position: Position, change: &Change, space: &mut Space) -> u64 {
         let Change::Purge { id, .. } = change else {
-            self.apply(change, space);
+            self.apply(position, change, space);
             return 0;
         };
         let Some(queue) = self.registry.queue_by_id(*id) else { return 0 };
@@ -131,7 +133,7 @@ impl State {
     }
 
     /// A change the log tells of; checkpoints tell it again and again.
-    pub(super) fn replay_change(&self, change: &Change, space: &mut Space) {
+    pub(super) fn replay_change(&self, position: Position, change: &Change, space: &mut Space) {
         let registry = &self.registry;
         match change {
             Change::DeclareQueue { id, .. } if registry.queue_by_id(*id).is_some() => {}
@@ -139,26 +141,26 @@ impl State {
             Change::DeclareQueue { name, .. } => {
                 // The record of its deletion is lost.
                 if let Some(before) = registry.queue(name) {
-                    self.apply(&Change::DeleteQueue { id: before.id() }, space);
+                    self.apply(position, &Change::DeleteQueue { id: before.id() }, space);
                 }
-                self.apply(change, space);
+                self.apply(position, change, space);
             }
             Change::DeclareExchange { name, .. } => {
                 if let Some(before) = registry.exchange(name) {
-                    self.apply(&Change::DeleteExchange { id: before.id() }, space);
+                    self.apply(position, &Change::DeleteExchange { id: before.id() }, space);
                 }
-                self.apply(change, space);
+                self.apply(position, change, space);
             }
             Change::Purge { id, stay } => {
                 if let Some(queue) = registry.queue_by_id(*id) {
                     self.removed(queue.remove_except(stay, |at| space.release(at.location, at.share())));
                 }
             }
-            _ => self.apply(change, space),
+            _ => self.apply(position, change, space),
         }
     }
 
-    fn apply(&self, change: &Change, space: &mut Space) {
+    fn apply(&self, position: Position, change: &Change, space: &mut Space) {
         let registry = &self.registry;
         match change {
             Change::DeclareQueue { id, name, settings } => self.declare_queue(*id, name, settings),
@@ -177,6 +179,7 @@ impl State {
                 }
             }
             Change::DeleteExchange { id } => registry.remove_exchange(*id),
+            Change::Key { entry, at } => self.directory().apply(entry, *at, position, space),
             // Has two ways of its own, above.
             Change::Purge { .. } => {}
         }
@@ -201,12 +204,12 @@ impl State {
         let name = |name: &str| -> Arc<str> { Arc::from(name) };
         if registry.exchange(limits::DEFAULT_EXCHANGE).is_none() {
             let id = registry.next_exchange_id();
-            self.apply(&Change::DeclareExchange { id, name: name(limits::DEFAULT_EXCHANGE) }, space);
+            self.apply(Position(0), &Change::DeclareExchange { id, name: name(limits::DEFAULT_EXCHANGE) }, space);
         }
         if registry.queue(limits::DEFAULT_QUEUE).is_none() {
             let settings = QueueSettings::decide(limits::DEFAULT_QUEUE, &QueueOptions::default(), &self.options);
             let id = registry.next_queue_id();
-            self.apply(&Change::DeclareQueue { id, name: name(limits::DEFAULT_QUEUE), settings }, space);
+            self.apply(Position(0), &Change::DeclareQueue { id, name: name(limits::DEFAULT_QUEUE), settings }, space);
         }
         let (exchange, queue) = (registry.exchange(limits::DEFAULT_EXCHANGE), registry.queue(limits::DEFAULT_QUEUE));
         if let Some((exchange, queue)) = exchange.zip(queue) {

@@ -6,16 +6,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails is a test that fails")]
 
+mod checks;
+mod directory;
 mod queue;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use ciphermq_broker::{Broker, BrokerOptions, Error, Link, Notice, Publish, QueueOptions, Reason, Settle, Timestamp};
+use ciphermq_broker::{Broker, BrokerOptions, Error, Link, Publish, QueueOptions, Reason, Settle, Timestamp};
 use ciphermq_journal::{Crash, Doorbell, JournalOptions, MemoryDisk};
 use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
 
+use directory::ModelDirectory;
 use queue::{ModelConsumer, ModelMessage, ModelQueue, Place};
 
 const OPERATIONS: usize = 120_000;
@@ -51,6 +55,11 @@ fn run(disk: Option<MemoryDisk>, operations: usize) -> World {
         world.step(operation);
     }
     world.drain();
+    println!(
+        "{} keys taken, {} refused; {} dead letters sent again",
+        world.directory.taken, world.directory.refused, world.resent
+    );
+    assert!(world.directory.taken > 50 && world.directory.refused > 20 && world.resent > 10, "these are real, too");
     println!("{} published, {} acknowledged, {} duplicates", world.published, world.acknowledged, world.duplicates);
     assert!(
         world.acknowledged > operations as u64 / 20 && world.duplicates > 100,
@@ -85,10 +94,13 @@ struct World {
     next_id: usize,
     model: BTreeMap<String, ModelQueue>,
     known: HashSet<String>,
+    directory: ModelDirectory,
     published: u64,
     duplicates: u64,
     acknowledged: u64,
     purged: u64,
+    /// Dead letters that were sent again.
+    resent: u64,
     /// What the model has delivered to a connection and the test has not yet seen from the broker.
     expected: BTreeMap<usize, VecDeque<(String, String, u32)>>,
 }
@@ -123,6 +135,8 @@ impl World {
             next_id: 0,
             model,
             known: HashSet::new(),
+            directory: ModelDirectory::default(),
+            resent: 0,
             published: 0,
             duplicates: 0,
             acknowledged: 0,
@@ -148,8 +162,10 @@ impl World {
             30..42 => self.fetch(at),
             42..86 => self.settle(at),
             86..88 => self.reconnect(at),
-            88..97 => self.pass_time(),
+            88..96 => self.pass_time(),
+            96..97 => self.resend(at),
             97..98 => self.ack_from_elsewhere(at),
+            98..99 => self.keys(at),
             _ => self.look_around(operation),
         }
         if self.random.random_range(0..5_000) == 0 {
@@ -186,6 +202,13 @@ impl World {
             queue.messages.iter_mut().for_each(|message| message.place = Place::Ready);
         }
         (0..CONNECTIONS).for_each(|_| self.connect());
+        self.directory.check(&self.links[0]);
+    }
+
+    fn keys(&mut self, at: usize) {
+        let World { directory, random, links, broker, now, .. } = self;
+        directory.step(random, &mut links[at], *now, || broker.write_journal());
+        directory.check(&links[0]);
     }
 
     fn publish(&mut self) {
@@ -421,6 +444,46 @@ impl World {
         }
     }
 
+    /// Whatever copies of a message are dead letters, or in this connection's hands, are ready again.
+    fn resend(&mut self, at: usize) {
+        let dead = self.model.values().filter(|queue| queue.dead_letter.is_none()).flat_map(|queue| &queue.messages);
+        let held =
+            self.model.values().flat_map(|queue| queue.held_by(self.ids[at]).into_iter().map(|at| &queue.messages[at]));
+        let Some(id) = dead.chain(held).map(|message| message.id.clone()).choose(&mut self.random) else { return };
+        let outcome = self.links[at].resend(&id, self.now);
+        self.submit(at);
+        let mut expected = Err(Error::NoMessage(id.clone()));
+        let has = |queue: &ModelQueue| queue.messages.iter().any(|message| message.id == id);
+        let names: Vec<String> = self.model.iter().filter(|(_, it)| has(it)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let copy = self.resend_copy(&name, &id, self.ids[at]);
+            expected = if expected.is_ok() { expected } else { copy };
+        }
+        assert_eq!(outcome, expected, "{id}");
+    }
+
+    fn resend_copy(&mut self, name: &str, id: &str, connection: usize) -> Result<(), Error> {
+        let queue = self.model.get_mut(name).unwrap();
+        let index = queue.messages.iter().position(|message| message.id == id).unwrap();
+        let is_own = queue.held_by(connection).contains(&index);
+        let is_leased = matches!(queue.messages[index].place, Place::Leased { .. });
+        if is_leased && !is_own {
+            return Err(Error::LeasedElsewhere(id.to_owned()));
+        }
+        if queue.dead_letter.is_none() {
+            queue.end_lease(index);
+            queue.messages.remove(index);
+            self.resent += 1;
+            self.dispatch(name);
+            self.arrive(name.strip_suffix(".dlq").unwrap(), id);
+        } else if is_own && queue.give_back(index, true, None) {
+            self.bury(name, index);
+        } else {
+            self.dispatch(name);
+        }
+        Ok(())
+    }
+
     fn purge(&mut self, at: usize) {
         let name = self.any_queue();
         let returned = self.links[at].purge(&name, self.now).unwrap();
@@ -431,70 +494,5 @@ impl World {
         queue.messages.retain(|message| matches!(message.place, Place::Leased { .. }));
         assert_eq!(purged, before - queue.messages.len() as u64);
         self.purged += purged;
-    }
-
-    /// Counts and states agree wherever one looks.
-    fn look_around(&mut self, operation: usize) {
-        let views = self.links[0].list_queues(None, usize::MAX);
-        for view in &views {
-            let Some(queue) = self.model.get(&view.queue) else { continue };
-            let count = |is: fn(&Place) -> bool| queue.messages.iter().filter(|it| is(&it.place)).count() as u64;
-            let model = (
-                count(|place| *place == Place::Ready),
-                count(|place| matches!(place, Place::Leased { .. })),
-                count(|place| matches!(place, Place::Delayed { .. })),
-            );
-            assert_eq!((view.ready, view.leased, view.delayed), model, "{} after {operation}", view.queue);
-            assert_eq!(view.consumers, queue.consumers.len());
-        }
-        if let Some(message) = self.model["work"].messages.front() {
-            let copies = self.links[0].status(&message.id).unwrap();
-            let copy = copies.iter().find(|copy| copy.queue == "work" && copy.acknowledged.is_none()).unwrap();
-            let leased = matches!(message.place, Place::Leased { .. });
-            assert_eq!(copy.attempts, message.attempts + u32::from(leased));
-        }
-    }
-
-    fn compare_deliveries(&mut self) {
-        for (link, connection) in self.links.iter_mut().zip(&self.ids) {
-            let expected = self.expected.entry(*connection).or_default();
-            // A link hands deliveries of one queue in order; between queues only the model's grouping may differ.
-            let mut by_queue: BTreeMap<String, VecDeque<(String, u32)>> = BTreeMap::new();
-            for (queue, id, attempt) in expected.drain(..) {
-                by_queue.entry(queue).or_default().push_back((id, attempt));
-            }
-            while let Some(notice) = link.next_notice() {
-                let Notice::Delivery(delivery) = notice else { panic!("no queue is deleted here") };
-                let got = (delivery.message().id().to_owned(), delivery.attempt());
-                let queue = by_queue.get_mut(delivery.queue());
-                assert_eq!(Some(got), queue.and_then(VecDeque::pop_front), "delivery from {}", delivery.queue());
-            }
-            let missing: Vec<_> = by_queue.into_iter().filter(|(_, left)| !left.is_empty()).collect();
-            assert!(missing.is_empty(), "not delivered: {missing:?}");
-        }
-    }
-
-    /// Everything that is left can be taken out, once each, and then nothing is accounted for any more.
-    fn drain(&mut self) {
-        (0..CONNECTIONS).for_each(|_| self.reconnect(0));
-        self.now = self.now.plus_ms(LEASE_MS);
-        self.broker.handle_timeout(self.now);
-        self.broker.write_journal();
-        let now = self.now;
-        let link = self.links.last_mut().unwrap();
-        for (name, queue) in &self.model {
-            let mut ids: Vec<String> = queue.messages.iter().map(|message| message.id.clone()).collect();
-            ids.sort_unstable();
-            let mut taken = Vec::new();
-            while let Some(delivery) = link.fetch(name, None, now).unwrap() {
-                taken.push(delivery.message().id().to_owned());
-                link.settle(delivery.message().id(), Some(name), Settle::Ack, now).unwrap();
-                let _ = link.submit().unwrap().unwrap();
-                self.broker.write_journal();
-            }
-            taken.sort_unstable();
-            assert!(taken == ids, "{name}: took {} of {}", taken.len(), ids.len());
-        }
-        assert_eq!(link.store_bytes().0, 0, "nothing stored, nothing reserved");
     }
 }

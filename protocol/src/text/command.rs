@@ -3,6 +3,7 @@
 use super::durability::{self, Durability};
 use super::error::ParseError;
 use super::fields::{Dialect, Fields};
+use super::keys;
 use crate::limits::{
     ATTEMPTS_MAX, DELAY_MS_MAX, LEASE_MS_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, PING_BYTES_MAX, PREFETCH_DEFAULT,
     PREFETCH_LEGACY, PREFETCH_MAX, SESSION_BYTES_MAX, VERSION,
@@ -108,6 +109,40 @@ pub enum Command<'a> {
     Status {
         id: &'a str,
     },
+    /// Makes the message ready again: the originals' command.
+    Resend {
+        id: &'a str,
+    },
+    /// `announcement` is base64 and not looked into yet: [`SignedAnnouncement::parse`](crate::SignedAnnouncement::parse) reads
+    /// what it decodes to.
+    AnnounceKey {
+        client: Name<'a>,
+        announcement: &'a str,
+    },
+    LookupKey {
+        client: Name<'a>,
+    },
+    /// Announcements from the one numbered `from` on.
+    KeyHistory {
+        client: Name<'a>,
+        from: u64,
+        limit: u32,
+    },
+    /// The originals' unsigned keys, for whom the connection says it is. `key` is base64 and not looked into yet.
+    RegisterPublicKey {
+        key: &'a str,
+    },
+    GetPublicKey {
+        client: Name<'a>,
+    },
+    /// The same with the client id said each time, as the originals did before.
+    RegisterKey {
+        client: Name<'a>,
+        key: &'a str,
+    },
+    GetKey {
+        client: Name<'a>,
+    },
     ListQueues {
         page: Page<'a>,
     },
@@ -198,6 +233,11 @@ fn legacy(line: &str) -> Result<Command<'_>, ParseError<'_>> {
         "bind" => bind_either_way(fields),
         "stats" => Ok(Command::Stats),
         "reset_stats" => Ok(Command::ResetStats),
+        "resend" => Ok(Command::Resend { id: fields.id()? }),
+        "register_public_key" => Ok(Command::RegisterPublicKey { key: fields.required("public_key")? }),
+        "get_public_key" => Ok(Command::GetPublicKey { client: keys::client(fields)? }),
+        "register_key" => keys::register_key(fields),
+        "get_key" => Ok(Command::GetKey { client: keys::client(fields)? }),
         "hello" => modern(line.trim_ascii()),
         verb => Err(ParseError::UnknownCommand { verb }),
     }
@@ -226,6 +266,14 @@ fn modern(line: &str) -> Result<Command<'_>, ParseError<'_>> {
         "delete_exchange" => last(Command::DeleteExchange { exchange: exchange(fields)? }, fields),
         "purge" => last(Command::Purge { queue: queue(fields)? }, fields),
         "status" => last(Command::Status { id: fields.id()? }, fields),
+        "resend" => last(Command::Resend { id: fields.id()? }, fields),
+        "announce_key" => keys::announce_key(fields),
+        "lookup_key" => last(Command::LookupKey { client: keys::client(fields)? }, fields),
+        "key_history" => keys::key_history(fields),
+        "register_public_key" => last(Command::RegisterPublicKey { key: fields.required("public_key")? }, fields),
+        "get_public_key" => last(Command::GetPublicKey { client: keys::client(fields)? }, fields),
+        "register_key" => last(keys::register_key(fields)?, fields),
+        "get_key" => last(Command::GetKey { client: keys::client(fields)? }, fields),
         "list_queues" => page(fields, NameKind::Queue).map(|page| Command::ListQueues { page }),
         "list_exchanges" => page(fields, NameKind::Exchange).map(|page| Command::ListExchanges { page }),
         "list_bindings" => list_bindings(fields),

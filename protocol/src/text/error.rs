@@ -24,13 +24,19 @@ pub enum Code {
     BadId,
     /// No valid envelope.
     BadEnvelope,
+    /// No valid announcement of a key.
+    BadAnnouncement,
+    /// An announcement its identity has not signed.
+    BadSignature,
+    /// An unsigned key that is no base64, empty or too long.
+    BadKey,
     /// The line is not UTF-8.
     BadUtf8,
     /// `hello` with another version.
     BadVersion,
     /// Longer than `max_line`.
     LineTooLong,
-    /// No such exchange, queue, binding, subscription, message.
+    /// No such exchange, queue, binding, subscription, message, announcement.
     NotFound,
     /// No queue bound with that key.
     NoRoute,
@@ -64,7 +70,7 @@ pub enum Code {
 
 impl Code {
     /// Every code this version knows.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::UnknownCommand,
         Self::MissingArgument,
         Self::BadArgument,
@@ -72,6 +78,9 @@ impl Code {
         Self::BadName,
         Self::BadId,
         Self::BadEnvelope,
+        Self::BadAnnouncement,
+        Self::BadSignature,
+        Self::BadKey,
         Self::BadUtf8,
         Self::BadVersion,
         Self::LineTooLong,
@@ -101,6 +110,9 @@ impl Code {
             Self::BadName => "BAD_NAME",
             Self::BadId => "BAD_ID",
             Self::BadEnvelope => "BAD_ENVELOPE",
+            Self::BadAnnouncement => "BAD_ANNOUNCEMENT",
+            Self::BadSignature => "BAD_SIGNATURE",
+            Self::BadKey => "BAD_KEY",
             Self::BadUtf8 => "BAD_UTF8",
             Self::BadVersion => "BAD_VERSION",
             Self::LineTooLong => "LINE_TOO_LONG",
@@ -216,7 +228,10 @@ impl ParseError<'_> {
             Self::UnknownCommand { .. } => "Unknown command".into(),
             Self::MissingArgument { verb: "declare_queue" | "consume" | "fetch", .. } => "Missing queue name".into(),
             Self::MissingArgument { verb: "declare_exchange", .. } => "Missing exchange name".into(),
-            Self::MissingArgument { verb: "ack", .. } => "Missing message ID".into(),
+            Self::MissingArgument { verb: "ack" | "resend", .. } => "Missing message ID".into(),
+            Self::MissingArgument { verb: "register_public_key", .. } => "Missing public key".into(),
+            Self::MissingArgument { verb: "register_key", .. } => "Missing client ID or public key".into(),
+            Self::MissingArgument { verb: "get_public_key" | "get_key", .. } => "Missing client ID".into(),
             Self::MissingArgument { verb: "bind" | "publish" | "publish_batch", .. } => "Missing parameters".into(),
             Self::BadName { kind, name } if *kind != NameKind::Client => {
                 format!("Error: Invalid name '{}'", Echo(name)).into()

@@ -37,6 +37,14 @@ pub const ENTRIES: &[Entry] = &[
     entry("reject", "<id> [queue=<queue>]", "moves the message to the dead-letter queue"),
     entry("touch", "<id> [queue=<queue>] [lease=<ms>]", "starts the lease anew from now"),
     entry("status", "<id>", "shows where the message is"),
+    entry("resend", "<id>", "delivers again what this connection holds, or what is a dead letter"),
+    entry("announce_key", "<client_id> <announcement>", "stores a signed announcement of the client's key"),
+    entry("lookup_key", "<client_id>", "shows the client's last announcement; whoever uses it checks it"),
+    entry("key_history", "<client_id> [from=<seq>] [limit=<n>]", "shows the client's announcements, oldest first"),
+    entry("register_public_key", "<public_key>", "stores an unsigned key under the name of this connection"),
+    entry("get_public_key", "<client_id>", "shows the client's unsigned key, which anybody may have stored"),
+    entry("register_key", "<client_id> <public_key>", "as register_public_key; the client id must be one's own"),
+    entry("get_key", "<client_id>", "as get_public_key"),
     entry("list_queues", "[after=<queue>] [limit=<n>]", "lists queues by name"),
     entry("list_exchanges", "[after=<exchange>] [limit=<n>]", "lists exchanges by name"),
     entry("list_bindings", "[exchange=<exchange>] [after=<exchange>] [limit=<n>]", "lists bindings"),
@@ -81,7 +89,7 @@ mod tests {
             let needs_more = matches!(parsed, Err(ParseError::MissingArgument { .. }));
             assert_eq!(needs_more, entry.arguments.starts_with(['<', '1']), "{}", entry.verb);
         }
-        assert_eq!(ENTRIES.len(), 27);
+        assert_eq!(ENTRIES.len(), 35);
     }
 
     #[test]

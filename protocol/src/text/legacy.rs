@@ -32,6 +32,20 @@ pub enum LegacyReply<'a> {
     BadEnvelope(&'a BadEnvelope),
     /// `Invalid batch format: <detail>`.
     BadBatch(&'a BadEnvelope),
+    /// `get_public_key` of a client id without an unsigned key: `Public key not found`.
+    PublicKeyNotFound,
+    /// The same of `get_key`: `No public key found`.
+    NoPublicKey,
+    /// `register_public_key` did not: `Error: Failed to save public key: <reason>`.
+    KeyNotSaved(&'a str),
+    /// `register_key` did not: `Error registering key: <reason>`.
+    KeyNotRegistered(&'a str),
+    /// `resend` of a message another connection holds: `Unauthorized resend request`.
+    UnauthorizedResend,
+    /// `resend` of a message there is not: `Message ID not found`.
+    MessageIdNotFound,
+    /// `resend` that cannot be done now: `Error retrieving message metadata`.
+    NoMetadata,
     /// The request could not be read; see [`ParseError::legacy_text`].
     BadRequest(&'a ParseError<'a>),
 }
@@ -50,6 +64,13 @@ impl LegacyReply<'_> {
             Self::BatchError { error, id } => display(out, &format_args!("Error: {error} for message {id}")),
             Self::BadEnvelope(error) => display(out, &format_args!("Invalid message format: {error}")),
             Self::BadBatch(error) => display(out, &format_args!("Invalid batch format: {error}")),
+            Self::PublicKeyNotFound => text(out, "Public key not found"),
+            Self::NoPublicKey => text(out, "No public key found"),
+            Self::KeyNotSaved(reason) => display(out, &format_args!("Error: Failed to save public key: {reason}")),
+            Self::KeyNotRegistered(reason) => display(out, &format_args!("Error registering key: {reason}")),
+            Self::UnauthorizedResend => text(out, "Unauthorized resend request"),
+            Self::MessageIdNotFound => text(out, "Message ID not found"),
+            Self::NoMetadata => text(out, "Error retrieving message metadata"),
             Self::BadRequest(error) => text(out, &error.legacy_text()),
         }
         out.push(b'\n');

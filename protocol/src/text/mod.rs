@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod error;
 pub mod fields;
 pub mod help;
+mod keys;
 pub mod legacy;
 pub mod reply;
 mod request;

@@ -9,7 +9,7 @@ impl Command<'_> {
     /// Appends the request, LF included, in its modern form, so that `parse` gives the same command again.
     ///
     /// `BindEitherWay` and an `Ack` of an illegal id exist in legacy mode only. Raw text (`envelope`, `envelopes`, `id`,
-    /// `session`, `text`, `command`) must hold no line end; an [`Envelope`](crate::Envelope) and a
+    /// `session`, `text`, `command`, `announcement`) must hold no line end; an [`Envelope`](crate::Envelope) and a
     /// [`MessageId`](crate::MessageId) never do.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
@@ -66,6 +66,18 @@ impl Command<'_> {
             Self::DeleteExchange { exchange } => words(out, "delete_exchange", &[exchange.as_str()]),
             Self::Purge { queue } => words(out, "purge", &[queue.as_str()]),
             Self::Status { id } => words(out, "status", &[id]),
+            Self::Resend { id } => words(out, "resend", &[id]),
+            Self::AnnounceKey { client, announcement } => words(out, "announce_key", &[client.as_str(), announcement]),
+            Self::LookupKey { client } => words(out, "lookup_key", &[client.as_str()]),
+            Self::KeyHistory { client, from, limit } => {
+                words(out, "key_history", &[client.as_str()]);
+                number_field(out, "from", from);
+                number_field(out, "limit", u64::from(limit));
+            }
+            Self::RegisterPublicKey { key } => words(out, "register_public_key", &[key]),
+            Self::GetPublicKey { client } => words(out, "get_public_key", &[client.as_str()]),
+            Self::RegisterKey { client, key } => words(out, "register_key", &[client.as_str(), key]),
+            Self::GetKey { client } => words(out, "get_key", &[client.as_str()]),
             Self::ListQueues { page } => listing(out, "list_queues", None, page),
             Self::ListExchanges { page } => listing(out, "list_exchanges", None, page),
             Self::ListBindings { exchange, page } => listing(out, "list_bindings", exchange, page),

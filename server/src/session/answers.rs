@@ -1,9 +1,10 @@
 //! The JSON of `status` and `stats`.
 
-use ciphermq_broker::{CopyView, Link, limits};
+use ciphermq_broker::{AnnouncementView, CopyView, DirectoryFigures, KeyHistory, Link, limits};
 use ciphermq_journal::{Figures, Health};
 use serde::Serialize;
 
+use crate::base64;
 use crate::connection::{ConnectionContext, StoreKind};
 
 /// What `status` answers.
@@ -11,6 +12,49 @@ use crate::connection::{ConnectionContext, StoreKind};
 pub(crate) struct StatusAnswer<'a> {
     pub(crate) message_id: &'a str,
     pub(crate) copies: Vec<CopyView>,
+}
+
+/// What `lookup_key` answers.
+#[derive(Serialize)]
+pub(crate) struct KeyAnswer<'a> {
+    pub(crate) client_id: &'a str,
+    #[serde(flatten)]
+    pub(crate) announcement: AnnouncementAnswer,
+}
+
+/// What `key_history` answers.
+#[derive(Serialize)]
+pub(crate) struct KeysAnswer<'a> {
+    client_id: &'a str,
+    first: u64,
+    last: u64,
+    /// Where to go on.
+    next: Option<u64>,
+    announcements: Vec<AnnouncementAnswer>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct AnnouncementAnswer {
+    seq: u64,
+    /// Milliseconds since 1970.
+    announced: u64,
+    /// Base64.
+    announcement: String,
+}
+
+impl<'a> KeysAnswer<'a> {
+    pub(crate) fn new(client_id: &'a str, history: KeyHistory) -> KeysAnswer<'a> {
+        let KeyHistory { first, last, next, announcements } = history;
+        let announcements = announcements.into_iter().map(AnnouncementAnswer::from).collect();
+        KeysAnswer { client_id, first, last, next, announcements }
+    }
+}
+
+impl From<AnnouncementView> for AnnouncementAnswer {
+    fn from(view: AnnouncementView) -> AnnouncementAnswer {
+        let AnnouncementView { seq, announced, bytes } = view;
+        AnnouncementAnswer { seq, announced: announced.0, announcement: base64::encode(&bytes) }
+    }
 }
 
 /// What `stats` answers: the keys of CipherMQ 1.0.0 first, in its order.
@@ -35,7 +79,17 @@ pub(crate) struct StatsAnswer {
     store_bytes: u64,
     store_bytes_max: u64,
     dedupe_ids: usize,
+    keys: KeysCount,
     journal: JournalAnswer,
+}
+
+/// How much is in the directory of keys.
+#[derive(Serialize)]
+struct KeysCount {
+    clients: usize,
+    announcements: usize,
+    unsigned: usize,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -60,6 +114,7 @@ impl StatsAnswer {
         let mut queues = link.list_queues(None, limits::QUEUES_MAX);
         let (stats, (total_exchanges, total_bindings)) = (link.stats(), link.topology_counts());
         let (store_bytes, store_bytes_max) = link.store_bytes();
+        let DirectoryFigures { clients, announcements, unsigned, bytes } = link.directory_figures();
         let times = context.counters.command_times().into_iter();
         let message_status_counts = StatusCounts {
             sent: queues.iter().map(|queue| queue.ready + queue.delayed).sum(),
@@ -89,6 +144,7 @@ impl StatsAnswer {
             store_bytes,
             store_bytes_max,
             dedupe_ids: link.dedupe_ids(),
+            keys: KeysCount { clients, announcements, unsigned, bytes },
             journal: JournalAnswer::new(link, context.store),
         }
     }

@@ -1,6 +1,7 @@
 //! What a connection says and hears, without the connection: bytes and time in, bytes out.
 
 mod answers;
+mod keys;
 mod pace;
 mod refusal;
 mod replies;

@@ -11,15 +11,17 @@ pub(crate) fn code(error: &Error) -> Code {
         | Error::NoQueue(_)
         | Error::NoBinding { .. }
         | Error::NoSubscription(_)
-        | Error::NoMessage(_) => Code::NotFound,
+        | Error::NoMessage(_)
+        | Error::NoAnnouncement(_)
+        | Error::NoUnsignedKey(_) => Code::NotFound,
         Error::NoRoute { .. } => Code::NoRoute,
-        Error::NotLeased(_) => Code::NotLeased,
+        Error::NotLeased(_) | Error::LeasedElsewhere(_) => Code::NotLeased,
         Error::QueueFull(_) => Code::QueueFull,
         Error::StoreFull => Code::StoreFull,
         Error::DiskFull => Code::DiskFull,
-        Error::Conflict { .. } => Code::Conflict,
+        Error::Conflict { .. } | Error::OldAnnouncement { .. } => Code::Conflict,
         Error::NotEmpty { .. } => Code::NotEmpty,
-        Error::NotAllowed(_) => Code::NotAllowed,
+        Error::NotAllowed(_) | Error::OtherIdentity(_) | Error::Announced(_) => Code::NotAllowed,
         Error::Limit(_) => Code::Limit,
         Error::Unreadable(_) | Error::Storage(_) => Code::Storage,
     }
@@ -35,10 +37,16 @@ pub(crate) fn legacy(error: &Error) -> LegacyError<'_> {
         Error::DiskFull => LegacyError::DiskFull,
         Error::Unreadable(_) | Error::Storage(_) => LegacyError::StorageFailure,
         Error::Limit(what) | Error::NotAllowed(what) => LegacyError::LimitReached(what),
-        // Modern commands only; a legacy command that met one would be a bug, and this still one true line.
+        // Have texts of their own (`keys.rs`), or are of modern commands only; a legacy command that met one would be a bug, and this still one true line.
         Error::NoQueue(name)
         | Error::NoSubscription(name)
         | Error::NoMessage(name)
+        | Error::NoAnnouncement(name)
+        | Error::NoUnsignedKey(name)
+        | Error::OtherIdentity(name)
+        | Error::OldAnnouncement { client: name, .. }
+        | Error::Announced(name)
+        | Error::LeasedElsewhere(name)
         | Error::NotLeased(name)
         | Error::NoBinding { queue: name, .. }
         | Error::Conflict { queue: name, .. }

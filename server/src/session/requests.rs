@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::answers::{StatsAnswer, StatusAnswer, json};
+use super::keys::Registration;
 use super::refusal;
 use super::replies::Kind;
 use super::text::{Change, Mode, TextSession, Then, wire};
@@ -97,6 +98,14 @@ impl TextSession {
                 Ok(copies) => self.reply(&Reply::Status(&json(&StatusAnswer { message_id: id, copies }))),
                 Err(error) => self.refuse(&error),
             },
+            Command::Resend { id } => self.resend(id, now),
+            Command::AnnounceKey { client, announcement } => self.announce_key(client, announcement, now),
+            Command::LookupKey { client } => self.lookup_key(client),
+            Command::KeyHistory { client, from, limit } => self.key_history(client, from, limit),
+            Command::RegisterPublicKey { key } => self.register_key(None, key, now),
+            Command::RegisterKey { client, key } => self.register_key(Some(client), key, now),
+            Command::GetPublicKey { client } => self.unsigned_key(client, Registration::Own),
+            Command::GetKey { client } => self.unsigned_key(client, Registration::Named),
             Command::ListQueues { page } => {
                 let queues = self.link.list_queues(after(page), limit(page));
                 self.reply(&Reply::Queues(&json(&queues)));
@@ -139,6 +148,7 @@ impl TextSession {
             Mode::Legacy(_) => {}
         }
         self.mode = Mode::Modern;
+        self.client = name.map(|name| Box::from(name.as_str()));
         let session = self.link.open_session(session.and_then(SessionId::parse), now);
         info!(connection = self.link.id().0, name = name.map_or("", Name::as_str), ?session, "Client says hello");
         self.reply(&Reply::Hello(HelloReply {
@@ -272,13 +282,14 @@ impl TextSession {
         }
     }
 
-    fn changed(&mut self, changed: Result<Returned, Error>, then: Then, now: Timestamp) {
+    pub(super) fn changed(&mut self, changed: Result<Returned, Error>, then: Then, now: Timestamp) {
         match (changed, then) {
             (Ok(returned @ Returned { receipt: Some(receipt), .. }), then) => {
                 self.wait_for(Change { receipt, returned, then }, now);
             }
             (Ok(_), Then::Reply(reply)) => self.reply(&reply),
             (Ok(_), Then::Purged) => self.reply(&Reply::Purged(0)),
+            (Ok(_), Then::Registered(_)) => self.reply(&Reply::KeyRegistered),
             // Declared by somebody else in this moment.
             (Ok(_), Then::Again(line)) => self.request(&line, now),
             (Err(error), _) => self.refuse(&error),
@@ -292,6 +303,7 @@ impl TextSession {
                 warn!(connection = self.link.id().0, %error, "bind not done");
                 self.reply(reply);
             }
+            (_, Then::Registered(how)) => self.refuse_key(*how, error),
             _ => self.refuse(error),
         }
     }
@@ -304,18 +316,18 @@ impl TextSession {
         }
     }
 
-    fn refuse(&mut self, error: &Error) {
+    pub(super) fn refuse(&mut self, error: &Error) {
         match self.dialect() {
             Dialect::Legacy => self.legacy(&LegacyReply::Error(refusal::legacy(error))),
             Dialect::Modern => self.error(refusal::code(error), error),
         }
     }
 
-    fn legacy(&mut self, reply: &LegacyReply<'_>) {
+    pub(super) fn legacy(&mut self, reply: &LegacyReply<'_>) {
         self.replies.push(Kind::Final, |out| reply.encode(out));
     }
 
-    fn error(&mut self, code: Code, text: &dyn std::fmt::Display) {
+    pub(super) fn error(&mut self, code: Code, text: &dyn std::fmt::Display) {
         self.replies.push(Kind::Final, |out| Reply::encode_error(out, code, text));
     }
 }
@@ -381,7 +393,11 @@ fn verb(command: &Command<'_>) -> Verb {
         | Command::Unbind { .. }
         | Command::DeleteQueue { .. }
         | Command::DeleteExchange { .. }
-        | Command::Purge { .. } => Verb::Topology,
+        | Command::Purge { .. }
+        | Command::AnnounceKey { .. }
+        | Command::RegisterPublicKey { .. }
+        | Command::RegisterKey { .. } => Verb::Topology,
+        Command::Resend { .. } => Verb::Settle,
         _ => Verb::Other,
     }
 }

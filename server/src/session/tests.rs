@@ -1,5 +1,7 @@
 //! Conversations with a session: lines and times in, lines out; no socket, no sleeping.
 
+mod keys;
+
 use std::sync::Arc;
 use std::task::{Context, Waker};
 

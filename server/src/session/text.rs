@@ -6,6 +6,7 @@ use ciphermq_protocol::text::legacy::{LegacyError, LegacyReply};
 use ciphermq_protocol::{self as protocol, Code, Decoder, Dialect, Push, Reply};
 use tracing::{debug, warn};
 
+use super::keys::Registration;
 use super::pace::Pace;
 use super::replies::{Kind, Replies};
 use crate::connection::ConnectionContext;
@@ -19,6 +20,8 @@ pub(crate) struct TextSession {
     pub(super) link: Link,
     pub(super) context: Arc<ConnectionContext>,
     pub(super) mode: Mode,
+    /// Who the client says it is.
+    pub(super) client: Option<Box<str>>,
     pub(super) replies: Replies,
     pub(super) tally: Tally,
     /// A request that must wait until everything before it has been answered.
@@ -76,6 +79,8 @@ pub(super) enum Then {
     Reply(Reply<'static>),
     /// Answer with the number of messages purged.
     Purged,
+    /// Answer that the unsigned key is stored.
+    Registered(Registration),
     /// Do this request again: what it needed is there now.
     Again(Vec<u8>),
 }
@@ -87,6 +92,7 @@ impl TextSession {
             link,
             context,
             mode: Mode::Legacy(pace),
+            client: None,
             replies: Replies::default(),
             tally: Tally::default(),
             deferred: None,
@@ -237,10 +243,12 @@ impl TextSession {
         let Some(outcome) = self.link.outcome(change.receipt) else { return };
         let Some(Change { returned, then, .. }) = self.change.take() else { return };
         match (outcome, returned.refused(), then) {
+            (Err(Unavailable), _, Then::Registered(how)) => self.break_key(how),
             (Err(Unavailable), _, _) => self.reply_broken_promise(),
             (Ok(()), Some(error), then) => self.refuse_change(error, &then),
             (Ok(()), None, Then::Reply(reply)) => self.reply(&reply),
             (Ok(()), None, Then::Purged) => self.reply(&Reply::Purged(returned.purged())),
+            (Ok(()), None, Then::Registered(_)) => self.reply(&Reply::KeyRegistered),
             (Ok(()), None, Then::Again(line)) => self.request(&line, now),
         }
     }
