@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use cipher_client::ErrorKind;
-use cipher_client::dedupe::{DedupeOptions, DedupeWindow, Durability, Freshness};
+use cipher_client::crypto::{Kid, Sender};
+use cipher_client::dedupe::{DedupeOptions, DedupeWindow, Durability, Freshness, MessageKey};
 
 const DAY: Duration = Duration::from_secs(86_400);
-const HEADER: usize = 32;
+const HEADER: usize = 8192;
 const RECORD: usize = 32;
+/// Slots of the smallest ring.
+const SLOTS: usize = 64;
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
@@ -58,6 +61,33 @@ fn a_message_is_known_by_its_id_and_by_its_sealing() {
     assert_eq!(window.len(), 2);
 }
 
+/// Who can send unsigned messages must not be able to use up the ids of one
+/// who signs. The sealing is the same whoever sends it.
+#[test]
+fn ids_of_different_senders_are_different_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    for mut window in [DedupeWindow::in_memory(options(10)).unwrap(), open(&dir.path().join("seen"), 10)] {
+        let key = MessageKey::new("a", &[1; 32]);
+        assert_eq!(window.check_and_insert_key(&key, now()).unwrap(), Freshness::Fresh);
+        let (ann, bob) = (Kid::from_bytes([7; 32]), Kid::from_bytes([8; 32]));
+        let of_ann = MessageKey::new("a", &[2; 32]).signed_by(&ann);
+        let of_bob = MessageKey::new("a", &[3; 32]).signed_by(&bob);
+        assert_eq!(window.check_and_insert_key(&of_ann, now()).unwrap(), Freshness::Fresh);
+        assert_eq!(window.check_and_insert_key(&of_bob, now()).unwrap(), Freshness::Fresh);
+        assert!(window.contains_key(&MessageKey::new("a", &[9; 32]).signed_by(&ann), now()).unwrap());
+        assert!(window.contains_key(&MessageKey::new("b", &[2; 32]), now()).unwrap(), "stripped of its signature");
+        assert!(!window.contains_key(&MessageKey::new("b", &[9; 32]).signed_by(&ann), now()).unwrap());
+        window.insert_key(&of_bob, now()).unwrap();
+        let new = MessageKey::new("a", &[9; 32]);
+        let stranger = Kid::from_bytes([9; 32]);
+        for known in [Sender::Unsigned, Sender::Unknown(stranger), Sender::Signed(ann)] {
+            assert!(window.contains_key(&new.sent_by(&known), now()).unwrap(), "{known:?}");
+        }
+        assert!(!window.contains_key(&new.sent_by(&Sender::Signed(stranger)), now()).unwrap());
+        assert_eq!(window.len(), 3);
+    }
+}
+
 #[test]
 fn looking_does_not_note_and_noting_twice_notes_once() {
     let mut window = DedupeWindow::in_memory(options(10)).unwrap();
@@ -71,32 +101,61 @@ fn looking_does_not_note_and_noting_twice_notes_once() {
 
 #[test]
 fn a_message_is_forgotten_after_its_time_and_not_before() {
-    let mut window = DedupeWindow::in_memory(options(10)).unwrap();
-    window.insert("a", &[1; 32], now()).unwrap();
-    assert!(window.contains("a", &[1; 32], now() + DAY - Duration::from_secs(1)));
-    assert!(!window.contains("a", &[1; 32], now() + DAY));
-    window.insert("b", &[2; 32], now() + DAY).unwrap();
-    assert_eq!(window.len(), 1, "the expired one makes room");
+    let dir = tempfile::tempdir().unwrap();
+    for mut window in [DedupeWindow::in_memory(options(10)).unwrap(), open(&dir.path().join("seen"), 10)] {
+        window.insert("a", &[1; 32], now()).unwrap();
+        assert!(window.contains("a", &[1; 32], now() + DAY - Duration::from_secs(1)));
+        assert!(!window.contains("a", &[1; 32], now() + DAY));
+        window.insert("b", &[2; 32], now() + DAY).unwrap();
+        assert_eq!(window.len(), 1, "the expired one makes room");
+    }
 }
 
 #[test]
 fn a_clock_set_back_forgets_nothing() {
-    let mut window = DedupeWindow::in_memory(options(10)).unwrap();
-    window.insert("a", &[1; 32], now()).unwrap();
-    assert!(window.contains("a", &[1; 32], now() - 2 * DAY));
-    window.insert("b", &[2; 32], now() - 2 * DAY).unwrap();
-    assert!(window.contains("a", &[1; 32], now()));
+    let dir = tempfile::tempdir().unwrap();
+    for mut window in [DedupeWindow::in_memory(options(10)).unwrap(), open(&dir.path().join("seen"), 10)] {
+        window.insert("a", &[1; 32], now()).unwrap();
+        assert!(window.contains("a", &[1; 32], now() - 2 * DAY));
+        window.insert("b", &[2; 32], now() - 2 * DAY).unwrap();
+        assert!(window.contains("a", &[1; 32], now()));
+    }
 }
 
 #[test]
 fn the_oldest_makes_room_for_the_newest() {
-    let mut window = DedupeWindow::in_memory(options(3)).unwrap();
-    for n in 0..5 {
-        assert_eq!(take(&mut window, n), Freshness::Fresh);
+    let dir = tempfile::tempdir().unwrap();
+    for mut window in [DedupeWindow::in_memory(options(3)).unwrap(), open(&dir.path().join("seen"), 3)] {
+        for n in 0..500 {
+            assert_eq!(take(&mut window, n), Freshness::Fresh);
+            let first = (n + 1).saturating_sub(3);
+            assert_eq!(window.len(), n + 1 - first);
+            assert!((first..=n).all(|n| knows(&window, n)));
+            assert!((0..first).rev().take(200).all(|n| !knows(&window, n)));
+        }
     }
-    assert_eq!(window.len(), 3);
-    assert!(!knows(&window, 0) && !knows(&window, 1));
-    assert!(knows(&window, 2) && knows(&window, 3) && knows(&window, 4));
+}
+
+/// Every segment and every lap of the ring begins at another of these points.
+#[test]
+fn a_restart_at_any_point_forgets_nothing_and_invents_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for entries in [1, 63, 64, 150] {
+        let path = dir.path().join(format!("seen-{entries}"));
+        for n in 0..2 * SLOTS.max(entries) + SLOTS {
+            let mut window = open(&path, entries);
+            let first = n.saturating_sub(entries);
+            assert_eq!(window.len(), n - first, "{entries} {n}");
+            assert!((first..n).all(|n| knows(&window, n)), "{entries} {n}");
+            assert!((0..first).rev().take(70).all(|n| !knows(&window, n)), "{entries} {n}");
+            assert_eq!((window.recovery().damaged, window.recovery().cut_bytes), (0, 0));
+            assert_eq!(take(&mut window, n), Freshness::Fresh);
+        }
+        let slots = (entries / SLOTS + 1) * SLOTS;
+        assert_eq!(fs::metadata(&path).unwrap().len() as usize, HEADER + slots * RECORD, "the file is bounded");
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len() % 2, 0, "a ring and an index: {names:?}");
+    }
 }
 
 #[test]
@@ -115,149 +174,75 @@ fn fresh_is_on_file_before_it_is_said() {
     let window = open(&path, 100);
     assert!((0..10).all(|n| knows(&window, n)));
     assert_eq!(window.recovery().records, 10);
-    assert_eq!((window.recovery().damaged, window.recovery().cut_bytes), (0, 0));
 }
 
 #[test]
 fn what_is_past_its_time_does_not_come_back_with_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("seen");
-    note_all(&mut open(&path, 10), 1..2);
-    let window = DedupeWindow::open(&path, options(10), now() + DAY).unwrap();
+    note_all(&mut open(&path, 1000), 0..700);
+    let window = DedupeWindow::open(&path, options(1000), now() + DAY).unwrap();
     assert!(window.is_empty());
+    let (id, uniqueness) = message(3);
+    assert!(!window.contains(&id, &uniqueness, now() + DAY));
 }
 
-/// The file is cut at every byte, as a crash may leave it.
+/// A report that is sent under one id day after day stands in more segments
+/// than the filter has room for at one place.
 #[test]
-fn a_torn_tail_costs_the_torn_record_only() {
+fn an_id_that_is_used_again_when_its_time_is_over_is_new_each_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("seen");
-    let mut window = open(&path, 100);
-    note_all(&mut window, 0..4);
-    drop(window);
-    let whole = fs::read(&path).unwrap();
-    for len in HEADER..whole.len() {
-        fs::write(&path, &whole[..len]).unwrap();
-        let mut window = open(&path, 100);
-        let kept = (len - HEADER) / RECORD;
-        assert_eq!(window.len(), kept, "cut at {len}");
-        assert_eq!(window.recovery().cut_bytes as usize, (len - HEADER) % RECORD);
-        for n in 0..4 {
-            assert_eq!(take(&mut window, n) == Freshness::Duplicate, n < kept, "cut at {len}");
+    let mut window = open(&path, 3000);
+    let mut others = 0..;
+    for day in 0..100 {
+        let today = now() + day * DAY;
+        for id in ["report", "summary"] {
+            let uniqueness = message(1_000_000 + others.next().unwrap()).1;
+            assert_eq!(window.check_and_insert(id, &uniqueness, today).unwrap(), Freshness::Fresh, "day {day}");
+            let other = message(1_000_000 + others.next().unwrap()).1;
+            let later = today + DAY - Duration::from_secs(1);
+            assert_eq!(window.check_and_insert(id, &other, later).unwrap(), Freshness::Duplicate, "day {day}");
         }
-        drop(window);
-        assert!((0..4).all(|n| knows(&open(&path, 100), n)), "cut at {len}");
-    }
-}
-
-/// After a loss of power a file system may show zeros where data was not yet.
-#[test]
-fn zeros_at_the_end_are_cut_like_a_torn_record() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("seen");
-    note_all(&mut open(&path, 100), 1..2);
-    let mut bytes = fs::read(&path).unwrap();
-    bytes.extend([0; 3 * RECORD + 5]);
-    fs::write(&path, &bytes).unwrap();
-    let mut window = open(&path, 100);
-    assert_eq!(window.recovery().cut_bytes as usize, 3 * RECORD + 5);
-    note_all(&mut window, 2..3);
-    drop(window);
-    let window = open(&path, 100);
-    assert!(knows(&window, 1) && knows(&window, 2));
-    assert_eq!((window.recovery().damaged, window.recovery().cut_bytes), (0, 0));
-}
-
-#[test]
-fn damage_costs_the_damaged_record_and_is_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("seen");
-    let mut window = open(&path, 100);
-    note_all(&mut window, 0..4);
-    drop(window);
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[HEADER + RECORD + 7] ^= 0x10;
-    fs::write(&path, &bytes).unwrap();
-    let window = open(&path, 100);
-    assert_eq!(window.recovery().damaged, 1);
-    assert!(knows(&window, 0) && !knows(&window, 1) && knows(&window, 2) && knows(&window, 3));
-}
-
-#[test]
-fn the_files_are_bounded_and_hold_the_whole_window() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("seen");
-    let full = (HEADER + 10 * RECORD) as u64;
-    let mut window = open(&path, 10);
-    for n in 0..37 {
-        assert_eq!(take(&mut window, n), Freshness::Fresh);
-        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap()).collect();
-        assert!(names.len() <= 2 && names.iter().all(|file| file.metadata().unwrap().len() <= full));
-        let again = open(&path, 10);
-        let first = (n + 1).saturating_sub(10);
-        assert!((first..=n).all(|n| knows(&again, n)), "after {n}");
-        assert_eq!(again.len(), n + 1 - first);
+        for n in others.by_ref().take(80) {
+            let (id, uniqueness) = message(n);
+            assert_eq!(window.check_and_insert(&id, &uniqueness, today).unwrap(), Freshness::Fresh);
+        }
+        if day % 10 == 9 {
+            drop(window);
+            window = open(&path, 3000);
+        }
     }
 }
 
 #[test]
-fn a_crash_in_the_middle_of_a_turn_forgets_nothing() {
+fn windows_of_one_process_on_one_file_are_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("seen");
-    let mut window = open(&path, 5);
-    note_all(&mut window, 0..5);
-    drop(window);
-    // The full file has its new name, the next one is not there or not finished.
-    fs::rename(&path, dir.path().join("seen.old")).unwrap();
-    fs::write(dir.path().join("seen.new"), b"CMQS").unwrap();
-    let mut window = open(&path, 5);
-    assert!((0..5).all(|n| knows(&window, n)));
-    assert_eq!(take(&mut window, 5), Freshness::Fresh);
-    drop(window);
-    assert!((1..6).all(|n| knows(&open(&path, 5), n)));
+    let (mut one, mut other) = (open(&path, 10), open(&dir.path().join(".").join("seen"), 10));
+    note_all(&mut one, 0..1);
+    assert!(knows(&other, 0));
+    note_all(&mut other, 1..2);
+    drop(one);
+    assert!(knows(&other, 1));
+    drop(other);
+    assert_eq!(open(&path, 10).recovery().records, 2);
 }
 
 #[test]
-fn a_turn_that_fails_refuses_the_message_and_is_taken_up_again() {
+fn another_process_is_kept_out_until_the_window_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("seen");
-    let mut window = open(&path, 5);
-    note_all(&mut window, 0..5);
-    let in_the_way = dir.path().join("seen.new");
-    fs::create_dir(&in_the_way).unwrap();
-    for _ in 0..2 {
-        let (id, uniqueness) = message(5);
-        let error = window.check_and_insert(&id, &uniqueness, now()).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Io { .. }));
-        assert!(!knows(&window, 5), "refused and yet noted");
-    }
-    fs::remove_dir(&in_the_way).unwrap();
-    assert_eq!(take(&mut window, 5), Freshness::Fresh);
+    // A lock belongs to a handle: this one stands for that of another process.
+    let foreign = File::create(dir.path().join("seen.index")).unwrap();
+    foreign.try_lock().unwrap();
+    let error = DedupeWindow::open(&path, options(10), now()).err().unwrap();
+    assert!(matches!(error.kind(), ErrorKind::File { reason: "in use by another process", .. }), "{error:?}");
+    foreign.unlock().unwrap();
+    let window = open(&path, 10);
+    assert!(foreign.try_lock().is_err());
     drop(window);
-    assert!((1..6).all(|n| knows(&open(&path, 5), n)));
-}
-
-#[test]
-fn a_file_that_is_something_else_is_refused_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("seen");
-    for content in [&b""[..], b"short", &[0; 200], b"CMQSEEN1 but the rest of the header is wrong........"] {
-        fs::write(&path, content).unwrap();
-        let error = DedupeWindow::open(&path, options(10), now()).err().unwrap();
-        assert!(matches!(error.kind(), ErrorKind::File { .. }), "{error:?}");
-        assert_eq!(fs::read(&path).unwrap(), content);
-    }
-}
-
-#[test]
-fn files_of_two_windows_are_not_mixed() {
-    let dir = tempfile::tempdir().unwrap();
-    let (one, other) = (dir.path().join("one"), dir.path().join("other"));
-    note_all(&mut open(&one, 10), 1..2);
-    note_all(&mut open(&other, 10), 2..3);
-    fs::rename(&other, dir.path().join("one.old")).unwrap();
-    let error = DedupeWindow::open(&one, options(10), now()).err().unwrap();
-    assert!(matches!(error.kind(), ErrorKind::File { .. }));
+    foreign.try_lock().unwrap();
 }
 
 #[cfg(unix)]
@@ -266,8 +251,9 @@ fn only_the_owner_can_read_the_files() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("seen");
-    let mut window = open(&path, 2);
-    note_all(&mut window, 0..5);
+    File::create(&path).unwrap();
+    note_all(&mut open(&path, 2), 0..5);
+    note_all(&mut open(&path, 2000), 5..6);
     for entry in fs::read_dir(dir.path()).unwrap() {
         assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -279,4 +265,22 @@ fn limits_outside_their_range_are_refused() {
         let error = DedupeWindow::in_memory(options(entries)).err().unwrap();
         assert!(matches!(error.kind(), ErrorKind::Option { option: "entries", .. }));
     }
+}
+
+/// A window that is made smaller keeps its newest, one made larger all.
+#[test]
+fn another_size_takes_over_what_was_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("seen");
+    note_all(&mut open(&path, 1000), 0..1500);
+    let mut window = open(&path, 300);
+    assert!((1200..1500).all(|n| knows(&window, n)) && (0..1200).all(|n| !knows(&window, n)));
+    note_all(&mut window, 1500..1600);
+    drop(window);
+    let mut window = open(&path, 5000);
+    assert!((1300..1600).all(|n| knows(&window, n)));
+    note_all(&mut window, 1600..6000);
+    drop(window);
+    let window = open(&path, 5000);
+    assert!((1300..6000).all(|n| knows(&window, n)));
 }

@@ -1,15 +1,19 @@
 //! One remembered message in 32 bytes.
 //!
 //! ```text
-//! 0        12           24        28       32
-//! | id hash | uniq. hash | seen u32 | check |   integers little-endian
+//! 0        12           23    24       28      32
+//! | id hash | uniq. hash | lap | seen u32 | check |   integers little-endian
 //! ```
 //!
-//! The hashes are SHA-256 over a secret salt, cut to 96 bits: senders choose the
-//! ids, and without the salt they cannot look for two that fall together.
+//! The hashes are SHA-256 over a secret salt, cut to 96 and 88 bits: senders
+//! choose the ids, and without the salt they cannot look for two that fall
+//! together. The lap counts how often the ring of records was gone round. The
+//! check covers the 28 bytes in front of it and the place in the file.
 
 use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::MessageKey;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a record in a file.
@@ -17,11 +21,11 @@ pub(super) const RECORD_LEN: usize = 32;
 /// Bytes of the salt.
 pub(super) const SALT_LEN: usize = 16;
 
-const HASH_LEN: usize = 12;
-const SEEN_AT: usize = 2 * HASH_LEN;
+const ID_LEN: usize = 12;
+const UNIQUENESS_LEN: usize = 11;
+const LAP_AT: usize = ID_LEN + UNIQUENESS_LEN;
+const SEEN_AT: usize = LAP_AT + 1;
 const CHECK_AT: usize = SEEN_AT + 4;
-
-pub(super) type Hash = [u8; HASH_LEN];
 
 /// The secret of one window; it lives as long as the window's file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,10 +34,21 @@ pub(super) struct Salt(pub(super) [u8; SALT_LEN]);
 /// A remembered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) id: Hash,
-    pub(super) uniqueness: Hash,
+    pub(super) id: [u8; ID_LEN],
+    pub(super) uniqueness: [u8; UNIQUENESS_LEN],
     /// Seconds since 1970.
     pub(super) seen: u32,
+}
+
+/// What a message can be recognised by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trait {
+    Id,
+    Uniqueness,
+}
+
+impl Trait {
+    pub(super) const BOTH: [Trait; 2] = [Trait::Id, Trait::Uniqueness];
 }
 
 impl Salt {
@@ -43,67 +58,124 @@ impl Salt {
         Ok(Self(salt))
     }
 
-    pub(super) fn record(&self, message_id: &str, uniqueness: &[u8; 32], seen: u32) -> Record {
-        Record { id: self.hash(b'i', message_id.as_bytes()), uniqueness: self.hash(b'u', uniqueness), seen }
-    }
-
-    /// The bytes of `record` in a file.
-    pub(super) fn encode(&self, record: &Record) -> [u8; RECORD_LEN] {
-        let mut bytes = [0; RECORD_LEN];
-        bytes[..HASH_LEN].copy_from_slice(&record.id);
-        bytes[HASH_LEN..SEEN_AT].copy_from_slice(&record.uniqueness);
-        bytes[SEEN_AT..CHECK_AT].copy_from_slice(&record.seen.to_le_bytes());
-        let check = self.hash(b'c', &bytes[..CHECK_AT]);
-        bytes[CHECK_AT..].copy_from_slice(&check[..RECORD_LEN - CHECK_AT]);
-        bytes
-    }
-
-    /// `None`: damaged, or never written.
-    pub(super) fn decode(&self, bytes: &[u8; RECORD_LEN]) -> Option<Record> {
-        let record = Record {
-            id: bytes[..HASH_LEN].try_into().ok()?,
-            uniqueness: bytes[HASH_LEN..SEEN_AT].try_into().ok()?,
-            seen: u32::from_le_bytes(bytes[SEEN_AT..CHECK_AT].try_into().ok()?),
+    pub(super) fn record(&self, key: &MessageKey<'_>, seen: u32) -> Record {
+        let id = match key.sender {
+            None => self.hash(b'i', &[], key.message_id.as_bytes()),
+            Some(sender) => self.hash(b's', sender.as_bytes(), key.message_id.as_bytes()),
         };
-        (self.encode(&record) == *bytes).then_some(record)
+        let uniqueness = self.hash(b'u', &[], key.uniqueness);
+        Record { id: prefix(&id), uniqueness: prefix(&uniqueness), seen }
     }
 
-    fn hash(&self, domain: u8, bytes: &[u8]) -> Hash {
-        let hash = Sha256::new().chain_update(self.0).chain_update([domain]).chain_update(bytes).finalize();
-        std::array::from_fn(|i| hash[i])
+    /// SHA-256 over the salt, a letter for what is hashed, and the parts. Only
+    /// the last part has a length of its own.
+    pub(super) fn hash(&self, domain: u8, first: &[u8], last: &[u8]) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(self.0)
+            .chain_update([domain])
+            .chain_update(first)
+            .chain_update(last)
+            .finalize()
+            .into()
     }
 }
 
 impl Record {
+    /// The bytes of this record in place `slot` of a file, in lap `lap`.
+    pub(super) fn encode(&self, slot: u64, lap: u8) -> [u8; RECORD_LEN] {
+        let mut bytes = [0; RECORD_LEN];
+        bytes[..ID_LEN].copy_from_slice(&self.id);
+        bytes[ID_LEN..LAP_AT].copy_from_slice(&self.uniqueness);
+        bytes[LAP_AT] = lap;
+        bytes[SEEN_AT..CHECK_AT].copy_from_slice(&self.seen.to_le_bytes());
+        let check = check(&bytes, slot);
+        bytes[CHECK_AT..].copy_from_slice(&check);
+        bytes
+    }
+
+    /// The record and its lap; `None`: damaged, or never written.
+    pub(super) fn decode(bytes: &[u8; RECORD_LEN], slot: u64) -> Option<(Self, u8)> {
+        let record = Self {
+            id: prefix(bytes),
+            uniqueness: prefix(&bytes[ID_LEN..]),
+            seen: u32::from_le_bytes(prefix(&bytes[SEEN_AT..])),
+        };
+        (check(bytes, slot) == bytes[CHECK_AT..]).then_some((record, bytes[LAP_AT]))
+    }
+
+    pub(super) fn is_same(&self, other: &Record, by: Trait) -> bool {
+        match by {
+            Trait::Id => self.id == other.id,
+            Trait::Uniqueness => self.uniqueness == other.uniqueness,
+        }
+    }
+
+    /// What tables place a record by: the hashes are even already, so their
+    /// first bytes will do.
+    pub(super) fn table_hash(&self, by: Trait) -> u64 {
+        match by {
+            Trait::Id => u64::from_be_bytes(prefix(&self.id)),
+            Trait::Uniqueness => u64::from_be_bytes(prefix(&self.uniqueness)),
+        }
+    }
+
     pub(super) fn is_expired(&self, window_secs: u32, now: u32) -> bool {
         now.saturating_sub(self.seen) >= window_secs
     }
 }
 
+fn check(bytes: &[u8; RECORD_LEN], slot: u64) -> [u8; RECORD_LEN - CHECK_AT] {
+    prefix(&xxh3_64_with_seed(&bytes[..CHECK_AT], slot).to_le_bytes())
+}
+
+/// The first `N` of at least `N` bytes.
+pub(super) fn prefix<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    std::array::from_fn(|at| bytes[at])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::Kid;
 
-    #[test]
-    fn every_flipped_bit_is_noticed() {
-        let salt = Salt([3; SALT_LEN]);
-        let record = salt.record("m1", &[4; 32], 1_700_000_000);
-        let bytes = salt.encode(&record);
-        assert_eq!(salt.decode(&bytes), Some(record));
-        for bit in 0..RECORD_LEN * 8 {
-            let mut bytes = bytes;
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(salt.decode(&bytes), None, "bit {bit}");
-        }
-        assert_eq!(salt.decode(&[0; RECORD_LEN]), None);
+    fn key(message_id: &str) -> MessageKey<'_> {
+        MessageKey::new(message_id, &[4; 32])
     }
 
     #[test]
-    fn ids_and_uniqueness_do_not_share_hashes_and_depend_on_the_salt() {
+    fn every_flipped_bit_is_noticed_and_so_is_another_place() {
+        let record = Salt([3; SALT_LEN]).record(&key("m1"), 1_700_000_000);
+        let bytes = record.encode(77, 5);
+        assert_eq!(Record::decode(&bytes, 77), Some((record, 5)));
+        assert_eq!(Record::decode(&bytes, 78), None);
+        for bit in 0..RECORD_LEN * 8 {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Record::decode(&bytes, 77), None, "bit {bit}");
+        }
+        assert_eq!(Record::decode(&[0; RECORD_LEN], 0), None);
+    }
+
+    #[test]
+    fn hashes_depend_on_the_salt_on_what_is_hashed_and_on_the_sender() {
         let text = "01234567890123456789012345678901";
         let uniqueness: [u8; 32] = text.as_bytes().try_into().unwrap();
-        let record = Salt([3; SALT_LEN]).record(text, &uniqueness, 0);
-        assert_ne!(record.id, record.uniqueness);
-        assert_ne!(record.id, Salt([4; SALT_LEN]).record(text, &uniqueness, 0).id);
+        let key = MessageKey::new(text, &uniqueness);
+        let record = Salt([3; SALT_LEN]).record(&key, 0);
+        assert_ne!(record.id[..UNIQUENESS_LEN], record.uniqueness);
+        assert_ne!(record.id, Salt([4; SALT_LEN]).record(&key, 0).id);
+        let of = |sender| Salt([3; SALT_LEN]).record(&key.signed_by(&Kid::from_bytes([sender; 32])), 0);
+        assert_ne!(of(1).id, record.id);
+        assert_ne!(of(1).id, of(2).id);
+        assert_eq!(of(1).uniqueness, record.uniqueness);
+    }
+
+    /// The id of an unsigned message cannot imitate that of a signed one.
+    #[test]
+    fn a_sender_is_no_part_of_an_id() {
+        let salt = Salt([3; SALT_LEN]);
+        let forged = format!("{}m1", "a".repeat(32));
+        let signed = salt.record(&MessageKey::new("m1", &[0; 32]).signed_by(&Kid::from_bytes([b'a'; 32])), 0);
+        assert_ne!(salt.record(&MessageKey::new(&forged, &[0; 32]), 0).id, signed.id);
     }
 }
