@@ -44,7 +44,7 @@ mod writer;
 /// The version of the format on disk that this version writes, and the newest it reads. A change of the format that this version
 /// could not read raises it; a version reads all formats up to its own, and refuses newer ones. Flags of records that it does
 /// not know count as damage, so a new flag raises it, too.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 #[cfg(any(test, feature = "simulation"))]
 pub use disk::{Call, CallKind, Crash, MemoryDisk, Stop, Times, Unsynced};

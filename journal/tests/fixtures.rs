@@ -15,7 +15,7 @@ use crate::script::script;
 use crate::store::Store;
 
 /// What is done to a log before it is kept.
-const FIXTURES: [(&str, Make); 10] = [
+const FIXTURES: [(&str, Make); 12] = [
     ("v1-empty", || closed(0)),
     ("v1-closed", || closed(OPERATIONS)),
     ("v1-killed", killed),
@@ -26,6 +26,8 @@ const FIXTURES: [(&str, Make); 10] = [
     ("v1-damaged-header-copy", || in_second(|disk, name| damage(disk, name, 9, 1))),
     ("v1-damaged-header", || in_second(|disk, name| damage(disk, name, 0, 4096))),
     ("v1-cut-short", || in_second(|disk, name| disk.set_len(name, 5000))),
+    ("v2-closed", || closed(OPERATIONS)),
+    ("v2-killed", killed),
 ];
 
 type Make = fn() -> MemoryDisk;
