@@ -11,7 +11,7 @@ use std::time::Duration;
 use ciphermq_protocol::limits::{PREFETCH_DEFAULT, PREFETCH_MAX};
 use futures_core::Stream;
 
-use crate::crypto::{OpenPolicy, Opener, PrivateKey};
+use crate::crypto::{Context as SealedFor, OpenPolicy, Opener, PrivateKey};
 use crate::dedupe::DedupeWindow;
 use crate::delivery::{Delivery, RawDelivery, Verdict};
 use crate::line::{self, QueueName};
@@ -359,11 +359,13 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// Opens a delivery; with its nonce and tag.
+/// Opens a delivery; with what no other sealing shares.
 pub(crate) fn open_delivery(raw: RawDelivery, opener: &Opener) -> Result<(Delivery, [u8; 32])> {
-    match opener.open(raw.envelope()) {
+    let delivered = SealedFor::new(raw.exchange(), raw.routing_key());
+    match opener.open_for(raw.envelope(), &delivered) {
         Ok(opened) if opened.message_id == raw.message_id() => {
-            Ok((raw.with_body(opened.plaintext).0, opened.uniqueness))
+            let uniqueness = opened.uniqueness;
+            Ok((raw.with_body(opened).0, uniqueness))
         }
         Ok(_) => {
             let error = Error::malformed("message_id", "not the one it was delivered as");

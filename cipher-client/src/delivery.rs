@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ciphermq_protocol::Command;
 
+use crate::crypto::{Context as SealedFor, Opened, Sender, Suite};
 use crate::incoming::{Head, Incoming};
 use crate::repeats::Mark;
 use crate::shared::{Handle, Reply};
@@ -27,7 +28,7 @@ use crate::{Error, Result};
 /// delivers the message again; settling the old delivery fails with
 /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) then.
 #[must_use = "dropping a delivery puts the message back into its queue"]
-pub struct Delivery<Body = Vec<u8>> {
+pub struct Delivery<Body = Opened> {
     lease: Lease,
     body: Body,
     /// Set when repeated deliveries are recognised: done with the ack.
@@ -49,16 +50,50 @@ pub type Undecryptable = Delivery<Unopened>;
 #[derive(Debug)]
 pub struct Unopened(pub(crate) String);
 
-impl Delivery<Vec<u8>> {
+impl Delivery<Opened> {
     /// The opened message.
     pub fn plaintext(&self) -> &[u8] {
-        &self.body
+        &self.body.plaintext
     }
 
     /// The opened message without a copy; what stays behind is empty, and
     /// still has to be settled.
     pub fn take_plaintext(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.body)
+        std::mem::take(&mut self.body.plaintext)
+    }
+
+    /// Who sealed it.
+    pub fn sender(&self) -> Sender {
+        self.body.sender
+    }
+
+    /// How it was protected.
+    pub fn suite(&self) -> Suite {
+        self.body.suite
+    }
+
+    /// Where its sender published it and as what, as the sender has it; `None`
+    /// if the sender bound nothing.
+    pub fn context(&self) -> Option<&SealedFor> {
+        self.body.context.as_ref()
+    }
+
+    /// When it was sealed, by its sender's clock.
+    pub fn sent_at(&self) -> Option<SystemTime> {
+        self.body.sent_at
+    }
+
+    /// All that the opening gave.
+    pub fn opened(&self) -> &Opened {
+        &self.body
+    }
+
+    /// All that the opening gave, and the delivery without it, which still has
+    /// to be settled: to collect parts
+    /// ([`PartCollector`](crate::crypto::PartCollector)).
+    pub fn into_parts(self) -> (Opened, Delivery<()>) {
+        let (rest, opened) = self.with_body(());
+        (opened, rest)
     }
 }
 

@@ -157,6 +157,16 @@ pub enum ErrorKind {
         /// How it contradicts.
         what: &'static str,
     },
+    /// The message opened, and its sender meant it for somewhere else than where
+    /// it came from ([`crate::crypto::ContextPolicy`]).
+    #[error("misdirected: {what}")]
+    Misdirected {
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// What was sealed could not be written to the stream it was meant for.
+    #[error("the stream that is sealed into")]
+    Stream,
 }
 
 impl Error {

@@ -4,26 +4,34 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 
 use crate::Result;
 use crate::client::Client;
-use crate::crypto::{PublicKey, Sealer, SessionPolicy};
+use crate::crypto::{Context, PublicKey, Sealer, SessionPolicy};
 use crate::shared::Reply;
 
-/// Seals messages for one recipient and publishes them to one exchange with
-/// one key. Cheap to clone; clones share the session key and the window.
+/// Seals messages for one recipient or several and publishes them to one
+/// exchange with one key, to which suite 2 binds them. Cheap to clone; clones
+/// share the session key and the window.
 #[derive(Clone)]
 pub struct Publisher {
     client: Client,
-    exchange: Arc<str>,
-    key: Arc<str>,
+    context: Arc<Context>,
     sealer: Arc<Sealer>,
 }
 
 impl Publisher {
     pub(crate) fn new(client: Client, exchange: &str, key: &str, sealer: Arc<Sealer>) -> Self {
-        Self { client, exchange: exchange.into(), key: key.into(), sealer }
+        Self { client, context: Arc::new(Context::new(exchange, key)), sealer }
+    }
+
+    /// The same with a content type, which suite 2 binds as well.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        let context = Arc::unwrap_or_clone(self.context);
+        self.context = Arc::new(context.content_type(content_type));
+        self
     }
 
     /// Seals and publishes one message under a new random id.
@@ -47,8 +55,10 @@ impl Publisher {
     /// # }
     /// ```
     pub async fn publish(&self, plaintext: impl AsRef<[u8]>) -> Result<Confirm> {
-        let sealed = self.sealer.seal(plaintext.as_ref())?;
-        self.client.publish_raw(&self.exchange, &self.key, &sealed.envelope, &sealed.message_id).await
+        let sealed = self.sealer.seal_for(&self.context, plaintext.as_ref())?;
+        self.client
+            .publish_raw(&self.context.exchange, &self.context.routing_key, &sealed.envelope, &sealed.message_id)
+            .await
     }
 
     /// Like [`publish`](Self::publish) with the caller's id. An id the broker
@@ -60,8 +70,27 @@ impl Publisher {
     ///
     /// As [`publish`](Self::publish).
     pub async fn publish_with_id(&self, id: &str, plaintext: impl AsRef<[u8]>) -> Result<Confirm> {
-        let sealed = self.sealer.seal_with_id(id, plaintext.as_ref())?;
-        self.client.publish_raw(&self.exchange, &self.key, &sealed.envelope, id).await
+        let sealed = self.sealer.seal_for_with_id(&self.context, id, plaintext.as_ref())?;
+        self.client.publish_raw(&self.context.exchange, &self.context.routing_key, &sealed.envelope, id).await
+    }
+
+    /// Seals a message that is too long for one line in parts of `part_bytes`
+    /// and publishes them, see [`Sealer::seal_parts`](crate::crypto::Sealer::seal_parts).
+    /// A [`PartCollector`](crate::crypto::PartCollector) puts them together.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish); [`Option`](crate::ErrorKind::Option) for a
+    /// bad size, and for suite 1.
+    pub async fn publish_parts(&self, id: Option<&str>, text: &[u8], part_bytes: usize) -> Result<Vec<Confirm>> {
+        let parts = self.sealer.seal_parts(&self.context, id, text, part_bytes)?;
+        let mut confirms = Vec::with_capacity(parts.parts() as usize);
+        for sealed in parts {
+            let sealed = sealed?;
+            let Context { exchange, routing_key, .. } = &*self.context;
+            confirms.push(self.client.publish_raw(exchange, routing_key, &sealed.envelope, &sealed.message_id).await?);
+        }
+        Ok(confirms)
     }
 
     /// Seals and publishes many messages with few requests, see
@@ -71,16 +100,16 @@ impl Publisher {
     ///
     /// As [`publish`](Self::publish).
     pub async fn publish_batch<T: AsRef<[u8]>>(&self, plaintexts: impl IntoIterator<Item = T>) -> Result<BatchConfirm> {
-        let sealed = plaintexts.into_iter().map(|text| self.sealer.seal(text.as_ref()));
+        let sealed = plaintexts.into_iter().map(|text| self.sealer.seal_for(&self.context, text.as_ref()));
         let sealed: Vec<_> = sealed.collect::<Result<_>>()?;
         let messages = sealed.iter().map(|one| (one.envelope.as_str(), one.message_id.as_str()));
-        self.client.publish_batch_raw(&self.exchange, &self.key, messages).await
+        self.client.publish_batch_raw(&self.context.exchange, &self.context.routing_key, messages).await
     }
 }
 
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publisher").field("exchange", &self.exchange).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Publisher").field("context", &self.context).finish_non_exhaustive()
     }
 }
 
@@ -125,7 +154,7 @@ impl Confirm {
 impl Future for Confirm {
     type Output = Result<Ack>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let answer = Pin::new(&mut self.reply).poll(cx);
         answer.map(|answer| answer.map(|_| Ack { id: self.id.clone() }))
     }

@@ -1,11 +1,12 @@
 //! Sealing and opening of messages (docs/encryption.md is the contract).
 //!
-//! A [`Sealer`] turns plaintext into an envelope for one recipient; an
+//! A [`Sealer`] turns plaintext into an envelope for one recipient or several; an
 //! [`Opener`] turns envelopes back. [`seal`] and [`open`] are the one-call
 //! forms. There is no way to pass a nonce, a session key or a random source:
 //! they are made inside, from the system.
 
 pub(crate) mod base64;
+mod context;
 mod envelope;
 mod identity;
 mod key_files;
@@ -15,12 +16,17 @@ mod kid;
 mod message_id;
 mod open;
 mod opened;
+mod parts;
 mod passphrase;
 mod process;
 mod seal;
+mod session;
 mod suite;
+mod suite2;
+mod unwrap;
 mod unwrap_cache;
 
+pub use context::{Context, ContextPolicy};
 pub use envelope::{ENVELOPE_BYTES_MAX, Envelope};
 pub(crate) use identity::SIGNATURE_LEN;
 pub use identity::{Identity, SenderKey};
@@ -31,7 +37,15 @@ pub use key_files::{
 pub use keys::{KeyKind, PemKind, PrivateKey, PublicKey, RSA_BITS_MAX, RSA_BITS_MIN};
 pub use keyset::{KEYSET_KEYS_MAX, Keyset, KeysetEntry};
 pub use kid::Kid;
-pub use open::{OpenPolicy, Opened, Opener, OpenerStats, open};
-pub use opened::{Sender, Sequence, Suite, SuiteSet};
+pub use open::{OpenPolicy, Opener, OpenerBuilder, OpenerStats, open};
+pub use opened::{Opened, Sender, Sequence, Suite, SuiteSet};
+pub use parts::{
+    Collected, PART_BYTES_MAX, PARTED_BYTES_MAX, PARTS_MAX, Part, PartCollector, PartLimits, RefusedPart, SealedParts,
+};
 pub use passphrase::{PASSPHRASE_BYTES_MAX, Passphrase};
-pub use seal::{SESSION_BYTES_MAX, SESSION_MESSAGES_MAX, Sealed, Sealer, SessionPolicy, seal};
+pub use seal::{Sealed, Sealer, SealerBuilder, seal};
+pub use session::{SESSION_BYTES_MAX, SESSION_MESSAGES_MAX, SessionPolicy};
+pub use suite2::RECIPIENTS_MAX;
+pub use suite2::compress::{Compression, EXPANDED_BYTES_MAX, EXPANSION_RATIO_MAX};
+pub use suite2::padding::Padding;
+pub use suite2::stream::{OpenReader, SealWriter};

@@ -4,12 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::context::{Context, ContextPolicy};
 use super::envelope::{Envelope, Parts};
 use super::keys::{PrivateInner, PrivateKey, PrivateMaterial};
-use super::process::{Moment, PerProcess};
-use super::suite::{self, SessionCipher};
-use super::unwrap_cache::UnwrapCache;
-use crate::error::{Error, ErrorKind, Result};
+use super::keyset::Keyset;
+use super::opened::{Opened, Suite, SuiteSet};
+use super::process::Moment;
+use super::suite;
+use super::suite2::open::{self as second, Opening};
+use super::suite2::stream::OpenReader;
+use super::unwrap::{Found, Secret, Unwrapper};
+use super::unwrap_cache::{CacheKey, Purpose};
+use crate::error::{ErrorKind, Result};
+use crate::trust::SenderPolicy;
 
 /// Opens an envelope sealed to `key`. Calls with the same key share an
 /// [`Opener`] with [`OpenPolicy::default`].
@@ -70,19 +77,6 @@ impl OpenPolicy {
 /// Largest `cached_keys`: a kept key takes about 2 KiB.
 const CACHED_KEYS_MAX: usize = 1 << 16;
 
-/// An opened message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opened {
-    /// The id in the envelope. Suite 1 does not authenticate it: whoever
-    /// carries the envelope can change it.
-    pub message_id: String,
-    /// What was sealed.
-    pub plaintext: Vec<u8>,
-    /// Nonce and tag, which no two sealings share: tells a repetition even
-    /// under another id. A 12-byte nonce is followed by four zeros.
-    pub uniqueness: [u8; 32],
-}
-
 /// What an [`Opener`] has done so far.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,20 +92,104 @@ pub struct OpenerStats {
 }
 
 /// Opens messages with one or several private keys. To be kept and shared
-/// between threads.
+/// between threads. It holds keys, so it cannot be copied or shown:
+///
+/// ```compile_fail,E0599
+/// # let key = cipher_client::crypto::PrivateKey::generate(2048).unwrap();
+/// # let opener = cipher_client::crypto::Opener::new(&key, Default::default()).unwrap();
+/// let copy = opener.clone();
+/// ```
+/// ```compile_fail,E0277
+/// # let key = cipher_client::crypto::PrivateKey::generate(2048).unwrap();
+/// # let opener = cipher_client::crypto::Opener::new(&key, Default::default()).unwrap();
+/// println!("{opener:?}");
+/// ```
 pub struct Opener {
     keys: Vec<Arc<PrivateInner>>,
-    cache: PerProcess<UnwrapCache>,
+    unwrapper: Unwrapper,
+    senders: SenderPolicy,
+    suites: SuiteSet,
+    expected: ContextPolicy,
     opened: AtomicU64,
     failed: AtomicU64,
     throttled: AtomicU64,
-    unwraps: AtomicU64,
 }
 
-/// How a session key was come by.
-enum SessionKey {
-    Kept(Arc<SessionCipher>),
-    Unwrapped(Arc<SessionCipher>),
+/// What an [`Opener`] can be told beside its keys.
+///
+/// ```
+/// use cipher_client::crypto::{ContextPolicy, KeyKind, Keyset, Opener, PrivateKey, Suite, SuiteSet};
+///
+/// let keys = Keyset::new(PrivateKey::generate_kind(KeyKind::XWing)?);
+/// let opener = Opener::builder(&keys)
+///     .suites(SuiteSet::of([Suite::TwoXWing]))
+///     .expect(ContextPolicy::Strict)
+///     .build()?;
+/// # Ok::<(), cipher_client::Error>(())
+/// ```
+#[must_use = "an opener comes from `build`"]
+pub struct OpenerBuilder<'a> {
+    keys: Vec<&'a PrivateKey>,
+    policy: OpenPolicy,
+    senders: SenderPolicy,
+    suites: SuiteSet,
+    expected: ContextPolicy,
+}
+
+impl OpenerBuilder<'_> {
+    /// Bounds other than [`OpenPolicy::default`].
+    pub fn policy(self, policy: OpenPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// What is demanded of senders: nothing, unless said.
+    pub fn senders(self, senders: SenderPolicy) -> Self {
+        Self { senders, ..self }
+    }
+
+    /// Which suites are taken: all, unless said.
+    pub fn suites(self, suites: SuiteSet) -> Self {
+        Self { suites, ..self }
+    }
+
+    /// What becomes of a message out of its context, in [`Opener::open_for`]:
+    /// it is refused, unless said.
+    pub fn expect(self, expected: ContextPolicy) -> Self {
+        Self { expected, ..self }
+    }
+
+    /// The opener.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::KeyTooSmall`], [`ErrorKind::Option`].
+    pub fn build(self) -> Result<Opener> {
+        self.policy.check()?;
+        if !(1..=KEYS_MAX).contains(&self.keys.len()) {
+            return Err(ErrorKind::Option { option: "keys", reason: "1 to 16" }.into());
+        }
+        self.keys.iter().try_for_each(|key| key.check_size())?;
+        let is_repeated = |(place, key): (usize, &&PrivateKey)| {
+            self.keys[..place].iter().any(|other| other.fingerprint() == key.fingerprint())
+        };
+        if self.keys.iter().enumerate().any(is_repeated) {
+            return Err(ErrorKind::Option { option: "keys", reason: "no key twice" }.into());
+        }
+        Ok(self.build_at(Moment::current()))
+    }
+
+    fn build_at(self, moment: Moment) -> Opener {
+        Opener {
+            keys: self.keys.iter().map(|key| Arc::clone(&key.inner)).collect(),
+            unwrapper: Unwrapper::new(self.policy, moment),
+            senders: self.senders,
+            suites: self.suites,
+            expected: self.expected,
+            opened: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Opener {
@@ -124,30 +202,30 @@ impl Opener {
         Self::with_keys(&[key], policy)
     }
 
-    /// An opener with several keys, tried in their order: the way to change
-    /// keys while messages to the old one are still queued.
+    /// An opener with several keys: the way to change keys while messages to the
+    /// old one are still queued. A message of suite 2 names its key; for one of
+    /// suite 1 those of its size are tried in their order.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::KeyTooSmall`], [`ErrorKind::Option`], also for no key or
     /// more than 16.
     pub fn with_keys(keys: &[&PrivateKey], policy: OpenPolicy) -> Result<Self> {
-        policy.check()?;
-        if !(1..=KEYS_MAX).contains(&keys.len()) {
-            return Err(ErrorKind::Option { option: "keys", reason: "1 to 16" }.into());
-        }
-        keys.iter().try_for_each(|key| key.check_size())?;
-        Ok(Self::build(keys, policy, Moment::current()))
+        Self::of(keys.to_vec()).policy(policy).build()
     }
 
-    fn build(keys: &[&PrivateKey], policy: OpenPolicy, moment: Moment) -> Self {
-        Self {
-            keys: keys.iter().map(|key| Arc::clone(&key.inner)).collect(),
-            cache: PerProcess::new(moment.pid, UnwrapCache::new(policy, moment.now)),
-            opened: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            throttled: AtomicU64::new(0),
-            unwraps: AtomicU64::new(0),
+    /// An opener with the keys of a keyset, and with policies of its own.
+    pub fn builder(keys: &Keyset) -> OpenerBuilder<'_> {
+        Self::of(keys.keys().collect())
+    }
+
+    fn of(keys: Vec<&PrivateKey>) -> OpenerBuilder<'_> {
+        OpenerBuilder {
+            keys,
+            policy: OpenPolicy::default(),
+            senders: SenderPolicy::default(),
+            suites: SuiteSet::default(),
+            expected: ContextPolicy::default(),
         }
     }
 
@@ -159,13 +237,44 @@ impl Opener {
     ///   told from the text alone, no key was touched.
     /// - [`ErrorKind::Decrypt`]: every failure that has to do with a key, alike.
     /// - [`ErrorKind::Throttled`]: not tried, because of the failures of others.
+    /// - [`ErrorKind::Untrusted`]: not from where the [`SenderPolicy`] wants it.
     pub fn open(&self, envelope: &str) -> Result<Opened> {
-        self.open_at(envelope, Moment::current())
+        self.open_at(envelope, None, Moment::current())
+    }
+
+    /// Opens an envelope that was delivered with this exchange and routing key,
+    /// and compares them with those that its sender bound to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Opener::open`], and [`ErrorKind::Misdirected`] by [`ContextPolicy`].
+    pub fn open_for(&self, envelope: &str, delivered: &Context) -> Result<Opened> {
+        self.open_at(envelope, Some(delivered), Moment::current())
+    }
+
+    /// Opens an envelope of suite 2 a piece at a time: the text is not in memory
+    /// as a whole, nor is the envelope a second time. Who sent it is checked
+    /// before this returns.
+    ///
+    /// What is read is authentic as far as it goes; that it is whole is known
+    /// when reading has come to its end without an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`Opener::open`]; [`ErrorKind::Unsupported`] for suite 1, whose text
+    /// is authenticated as a whole.
+    pub fn open_reader<'a>(&self, envelope: &'a str) -> Result<OpenReader<'a>> {
+        let moment = Moment::current();
+        let parsed = Envelope::parse(envelope)?;
+        let second =
+            parsed.second().ok_or(ErrorKind::Unsupported { what: "suite 1, which is not opened in pieces" })?;
+        let hdr = second::header_bytes(second)?;
+        self.counted(OpenReader::new(&self.opening(moment), &parsed, second, &hdr))
     }
 
     /// Forgets every session key.
     pub fn forget(&self) {
-        self.cache.with(std::process::id(), |_| (), UnwrapCache::clear);
+        self.unwrapper.forget();
     }
 
     /// Counts since the start.
@@ -174,82 +283,102 @@ impl Opener {
             opened: self.opened.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             throttled: self.throttled.load(Ordering::Relaxed),
-            unwraps: self.unwraps.load(Ordering::Relaxed),
+            unwraps: self.unwrapper.unwraps(),
         }
     }
 
-    fn open_at(&self, envelope: &str, moment: Moment) -> Result<Opened> {
+    fn open_at(&self, envelope: &str, delivered: Option<&Context>, moment: Moment) -> Result<Opened> {
         let envelope = Envelope::parse(envelope)?;
-        let parts = envelope.decode()?;
-        let uniqueness = uniqueness(&parts);
-        let outcome = self.decrypt(&envelope, parts, moment);
+        let opened = match envelope.second() {
+            Some(second) => {
+                let hdr = second::header_bytes(second)?;
+                self.counted(self.opening(moment).open(&envelope, second, &hdr))
+            }
+            None => {
+                let parts = envelope.decode()?;
+                self.counted(self.open_first(&envelope, parts, moment))
+            }
+        }?;
+        if let Some(delivered) = delivered {
+            self.expected.check(opened.context.as_ref(), delivered, &opened.message_id)?;
+        }
+        Ok(opened)
+    }
+
+    fn opening(&self, moment: Moment) -> Opening<'_> {
+        let Self { keys, unwrapper, senders, suites, .. } = self;
+        Opening { keys, unwrapper, senders, suites: *suites, moment }
+    }
+
+    fn counted<T>(&self, outcome: Result<T>) -> Result<T> {
         let count = match &outcome {
             Ok(_) => &self.opened,
             Err(error) if *error.kind() == ErrorKind::Throttled => &self.throttled,
             Err(_) => &self.failed,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        let message_id = envelope.message_id().to_owned();
-        outcome.map(|plaintext| Opened { message_id, plaintext, uniqueness })
+        outcome
+    }
+
+    /// Suite 1.
+    fn open_first(&self, envelope: &Envelope<'_>, parts: Parts, moment: Moment) -> Result<Opened> {
+        if !self.suites.contains(Suite::One) {
+            return Err(ErrorKind::Unsupported { what: "a suite that is not taken here" }.into());
+        }
+        let sender = self.senders.check(None)?;
+        let uniqueness = uniqueness(&parts);
+        let (plaintext, origin) = self.decrypt(envelope, parts, moment)?;
+        Ok(Opened {
+            message_id: envelope.message_id().to_owned(),
+            plaintext,
+            uniqueness,
+            suite: Suite::One,
+            sender,
+            context: None,
+            sent_at: None,
+            sequence: None,
+            part: None,
+            origin,
+        })
     }
 
     /// Tries the keys whose size fits.
-    fn decrypt(&self, envelope: &Envelope<'_>, parts: Parts, moment: Moment) -> Result<Vec<u8>> {
+    fn decrypt(&self, envelope: &Envelope<'_>, parts: Parts, moment: Moment) -> Result<(Vec<u8>, CacheKey)> {
         let Parts { wrapped, nonce, tag, ciphertext } = parts;
         let mut text = Some(ciphertext);
         let mut failure = ErrorKind::Decrypt;
         let mut unwrapped = false;
         for key in self.keys.iter().filter(|key| key.suite_1_len() == Some(wrapped.len())) {
-            let cipher = match self.session_key(key, &wrapped, moment) {
-                Ok(SessionKey::Kept(cipher)) => cipher,
-                Ok(SessionKey::Unwrapped(cipher)) => {
-                    unwrapped = true;
-                    cipher
-                }
+            let Found { name, kept } = match self.unwrapper.find(Purpose::One, key, &wrapped, moment) {
+                Ok(found) => found,
                 Err(error) if *error.kind() == ErrorKind::Throttled => {
                     failure = ErrorKind::Throttled;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
+            let cipher = match (kept, &key.material) {
+                (Some(Secret::One(cipher)), _) => cipher,
+                (_, PrivateMaterial::Rsa(rsa)) => {
+                    let cipher = Arc::new(suite::unwrap(rsa, &wrapped)?);
+                    self.unwrapper.keep(name, Secret::One(Arc::clone(&cipher)), moment);
+                    unwrapped = true;
+                    cipher
+                }
+                _ => continue,
+            };
             let mut text = match text.take() {
                 Some(text) => text,
                 None => envelope.ciphertext()?,
             };
             if cipher.decrypt(&nonce, &mut text, tag).is_ok() {
-                return Ok(text);
+                return Ok((text, name));
             }
         }
         if unwrapped {
-            self.cache.with(moment.pid, |_| (), |cache| cache.charge_failure(moment.now));
+            self.unwrapper.charge_failure(moment);
         }
         Err(failure.into())
-    }
-
-    /// The session key that `wrapped` holds for `key`, from the cache if it is there.
-    fn session_key(&self, key: &PrivateInner, wrapped: &[u8], moment: Moment) -> Result<SessionKey> {
-        let lookup = |cache: &mut UnwrapCache| {
-            let name = cache.name(key.fingerprint(), wrapped);
-            match cache.find(&name, moment.now) {
-                Some(cipher) => Ok((name, Some(cipher))),
-                None if cache.may_unwrap(moment.now) => Ok((name, None)),
-                None => Err(Error::new(ErrorKind::Throttled)),
-            }
-        };
-        // Without the cache (its lock was held across a fork) each message is unwrapped.
-        let name = match self.cache.with(moment.pid, |_| (), lookup).transpose()? {
-            Some((_, Some(cipher))) => return Ok(SessionKey::Kept(cipher)),
-            Some((name, None)) => Some(name),
-            None => None,
-        };
-        let PrivateMaterial::Rsa(rsa) = &key.material else { return Err(ErrorKind::Decrypt.into()) };
-        let cipher = Arc::new(suite::unwrap(rsa, wrapped)?);
-        self.unwraps.fetch_add(1, Ordering::Relaxed);
-        if let Some(name) = name {
-            let keep = Arc::clone(&cipher);
-            self.cache.with(moment.pid, |_| (), |cache| cache.keep(name, keep, moment.now));
-        }
-        Ok(SessionKey::Unwrapped(cipher))
     }
 }
 
@@ -266,176 +395,4 @@ fn uniqueness(parts: &Parts) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::{Sealer, SessionPolicy, base64};
-
-    const TEXT: &[u8] = b"the goods are on the dock";
-
-    fn key() -> PrivateKey {
-        PrivateKey::generate(2048).unwrap()
-    }
-
-    fn seal(key: &PrivateKey) -> String {
-        Sealer::new(&key.public_key(), SessionPolicy::PerMessage).unwrap().seal(TEXT).unwrap().envelope
-    }
-
-    /// An envelope whose session key does not unwrap; each `n` has another.
-    fn forged(n: u8) -> String {
-        let mut block = Vec::new();
-        base64::append(&mut block, &[n; 256]);
-        let block = String::from_utf8(block).unwrap();
-        crate::crypto::envelope::write("m", &block, &suite::Nonce::Long([0; 16]), &[0; 16], b"x")
-    }
-
-    fn small(failures: u32) -> OpenPolicy {
-        OpenPolicy { cached_keys: 4, cached_for: Duration::from_secs(100), failures, ..OpenPolicy::default() }
-    }
-
-    fn later(moment: Moment, secs: u64) -> Moment {
-        Moment { now: moment.now + Duration::from_secs(secs), ..moment }
-    }
-
-    fn kind(outcome: Result<Opened>) -> ErrorKind {
-        outcome.unwrap_err().kind().clone()
-    }
-
-    #[test]
-    fn a_session_key_is_unwrapped_once_until_its_time_is_over() {
-        let (key, start) = (key(), Moment::current());
-        let sealer = Sealer::new(&key.public_key(), SessionPolicy::default()).unwrap();
-        let opener = Opener::build(&[&key], small(64), start);
-        let open = |secs| {
-            let opened = opener.open_at(&sealer.seal(TEXT).unwrap().envelope, later(start, secs)).unwrap();
-            assert_eq!(opened.plaintext, TEXT);
-            opener.stats().unwraps
-        };
-        assert_eq!([open(0), open(1), open(99)], [1, 1, 1]);
-        assert_eq!([open(100), open(150)], [2, 2]);
-        opener.forget();
-        assert_eq!(open(150), 3);
-    }
-
-    #[test]
-    fn the_key_unused_longest_makes_room() {
-        let (key, start) = (key(), Moment::current());
-        let opener = Opener::build(&[&key], small(64), start);
-        let envelopes: Vec<_> = (0..5).map(|_| seal(&key)).collect();
-        let mut unwraps = |n: usize| {
-            opener.open_at(&envelopes[n], start).unwrap();
-            opener.stats().unwraps
-        };
-        assert_eq!([0, 1, 2, 3, 0].map(&mut unwraps), [1, 2, 3, 4, 4]);
-        assert_eq!(unwraps(4), 5, "takes the place of 1");
-        assert_eq!([0, 2, 3, 4].map(&mut unwraps), [5, 5, 5, 5]);
-        assert_eq!(unwraps(1), 6);
-    }
-
-    #[test]
-    fn a_failed_unwrap_is_not_tried_again() {
-        let (key, start) = (key(), Moment::current());
-        let opener = Opener::build(&[&key], small(64), start);
-        for _ in 0..200 {
-            assert_eq!(kind(opener.open_at(&forged(1), start)), ErrorKind::Decrypt);
-        }
-        assert_eq!(opener.stats(), OpenerStats { failed: 200, unwraps: 1, ..OpenerStats::default() });
-    }
-
-    #[test]
-    fn failures_use_up_the_budget_and_time_restores_it() {
-        let (key, start) = (key(), Moment::current());
-        let opener = Opener::build(&[&key], small(3), start);
-        let good = seal(&key);
-        for n in 0..3 {
-            assert_eq!(kind(opener.open_at(&forged(n), start)), ErrorKind::Decrypt);
-        }
-        assert_eq!(kind(opener.open_at(&forged(3), start)), ErrorKind::Throttled);
-        assert_eq!(kind(opener.open_at(&good, start)), ErrorKind::Throttled);
-        assert_eq!(opener.stats().unwraps, 3, "refused without an unwrap");
-        let one_second = later(start, 1);
-        assert_eq!(opener.open_at(&good, one_second).unwrap().plaintext, TEXT);
-        assert_eq!(kind(opener.open_at(&forged(4), one_second)), ErrorKind::Decrypt);
-        assert_eq!(kind(opener.open_at(&forged(5), one_second)), ErrorKind::Throttled);
-        assert_eq!(opener.open_at(&good, one_second).unwrap().plaintext, TEXT, "known keys go on");
-        for n in 6..9 {
-            assert_eq!(kind(opener.open_at(&forged(n), later(start, 60))), ErrorKind::Decrypt);
-        }
-        assert_eq!(
-            kind(opener.open_at(&forged(9), later(start, 60))),
-            ErrorKind::Throttled,
-            "no more than 3 are saved up"
-        );
-    }
-
-    #[test]
-    fn messages_that_open_cost_no_budget() {
-        let (key, start) = (key(), Moment::current());
-        let opener = Opener::build(&[&key], small(1), start);
-        for _ in 0..5 {
-            opener.open_at(&seal(&key), start).unwrap();
-        }
-        assert_eq!(opener.stats(), OpenerStats { opened: 5, unwraps: 5, ..OpenerStats::default() });
-    }
-
-    /// A message altered under a session key not seen before costs an unwrap as
-    /// well, so it counts as a failure.
-    #[test]
-    fn a_bad_tag_after_an_unwrap_costs_budget() {
-        let (key, start) = (key(), Moment::current());
-        let opener = Opener::build(&[&key], small(1), start);
-        let bad = seal(&key).replace(r#""ciphertext":""#, r#""ciphertext":"AAAA"#);
-        assert_eq!(kind(opener.open_at(&bad, start)), ErrorKind::Decrypt);
-        assert_eq!(kind(opener.open_at(&seal(&key), start)), ErrorKind::Throttled);
-    }
-
-    #[test]
-    fn several_keys_open_what_was_sealed_to_any_of_them() {
-        let (old, new, start) = (key(), key(), Moment::current());
-        let opener = Opener::build(&[&new, &old], small(1), start);
-        for _ in 0..2 {
-            for key in [&old, &new] {
-                assert_eq!(opener.open_at(&seal(key), start).unwrap().plaintext, TEXT);
-            }
-        }
-        assert_eq!(kind(opener.open_at(&forged(0), start)), ErrorKind::Decrypt, "an old key is no failure");
-    }
-
-    #[test]
-    fn a_forked_child_goes_on_with_the_keys_it_knows() {
-        let (key, start) = (key(), Moment::current());
-        let opener = Opener::build(&[&key], small(1), start);
-        let envelope = seal(&key);
-        opener.open_at(&envelope, start).unwrap();
-        opener.open_at(&envelope, Moment { pid: start.pid + 1, ..start }).unwrap();
-        assert_eq!(opener.stats().unwraps, 1);
-    }
-
-    #[test]
-    fn uniqueness_is_nonce_and_tag() {
-        let key = key();
-        let one = open(&seal(&key), &key).unwrap();
-        let other = open(&seal(&key), &key).unwrap();
-        assert_ne!(one.uniqueness, other.uniqueness);
-        let parts =
-            Parts { wrapped: Vec::new(), nonce: suite::Nonce::Short([1; 12]), tag: [2; 16], ciphertext: Vec::new() };
-        let expected = [&[1; 12][..], &[0; 4], &[2; 16]].concat();
-        assert_eq!(uniqueness(&parts)[..], expected);
-    }
-
-    #[test]
-    fn limits_outside_their_range_are_refused() {
-        let key = key();
-        let policies = [
-            OpenPolicy { cached_keys: 0, ..OpenPolicy::default() },
-            OpenPolicy { cached_keys: CACHED_KEYS_MAX + 1, ..OpenPolicy::default() },
-            OpenPolicy { failures: 0, ..OpenPolicy::default() },
-        ];
-        for policy in policies {
-            assert!(matches!(Opener::new(&key, policy).err().unwrap().kind(), ErrorKind::Option { .. }));
-        }
-        for keys in [vec![], vec![&key; KEYS_MAX + 1]] {
-            let error = Opener::with_keys(&keys, OpenPolicy::default()).err().unwrap();
-            assert!(matches!(error.kind(), ErrorKind::Option { option: "keys", .. }));
-        }
-    }
-}
+mod tests;

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
+use super::context::Context;
 use super::kid::Kid;
+use super::parts::Part;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a message is protected. The kind of the recipient's key selects it.
@@ -101,6 +104,59 @@ pub struct Sequence {
     pub number: u64,
 }
 
+/// An opened message. Shown without its text: logs are read by others than
+/// messages are.
+#[non_exhaustive]
+#[derive(Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The id in the envelope. Suite 1 without a signature does not authenticate
+    /// it: whoever carries the envelope can change it.
+    pub message_id: String,
+    /// What was sealed.
+    pub plaintext: Vec<u8>,
+    /// Which no two sealings share: tells a repetition even under another id.
+    /// In suite 1 nonce and tag (a 12-byte nonce is followed by four zeros), in
+    /// suite 2 the commitment.
+    pub uniqueness: [u8; 32],
+    /// How it was protected.
+    pub suite: Suite,
+    /// Who sealed it.
+    pub sender: Sender,
+    /// What its sender bound to it; `None` if nothing.
+    pub context: Option<Context>,
+    /// When it was sealed, by its sender's clock.
+    pub sent_at: Option<SystemTime>,
+    /// Its place in its sender's session.
+    pub sequence: Option<Sequence>,
+    /// Which part of a larger message it is, see [`super::PartCollector`].
+    pub part: Option<Part>,
+    /// The session key it came under, by a name that does not tell it.
+    pub(super) origin: [u8; 32],
+}
+
+impl Opened {
+    /// All but the text.
+    pub(super) fn without_text(&self) -> Self {
+        let (message_id, context) = (self.message_id.clone(), self.context.clone());
+        Self { message_id, plaintext: Vec::new(), context, ..*self }
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("message_id", &self.message_id)
+            .field("bytes", &self.plaintext.len())
+            .field("suite", &self.suite)
+            .field("sender", &self.sender)
+            .field("context", &self.context)
+            .field("sent_at", &self.sent_at)
+            .field("sequence", &self.sequence)
+            .field("part", &self.part)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +171,25 @@ mod tests {
             assert!(!others.contains(suite) && others != SuiteSet::ALL);
         }
         assert!("2".parse::<Suite>().is_err());
+    }
+
+    #[test]
+    fn an_opened_message_is_shown_without_its_text() {
+        let opened = Opened {
+            message_id: "m-1".into(),
+            plaintext: b"marker-secret".to_vec(),
+            uniqueness: [0; 32],
+            suite: Suite::TwoXWing,
+            sender: Sender::Unsigned,
+            context: None,
+            sent_at: None,
+            sequence: None,
+            part: None,
+            origin: [0; 32],
+        };
+        let shown = format!("{opened:?}");
+        let as_numbers = format!("{:?}", b"marker-secret");
+        assert!(shown.contains("m-1") && shown.contains("bytes: 13"));
+        assert!(!shown.contains("marker-secret") && !shown.contains(&as_numbers));
     }
 }

@@ -1,22 +1,28 @@
-//! Sealing: one session key for many messages, within limits.
+//! Sealing: what a sealer is made of, and which suite it uses.
 
+use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
 use super::base64;
+use super::context::Context;
 use super::envelope;
+use super::identity::Identity;
 use super::keys::{PublicInner, PublicKey, PublicMaterial};
 use super::message_id;
-use super::process::{Moment, PerProcess};
+use super::opened::Suite;
+use super::process::Moment;
+use super::session::{SessionPolicy, Sessions};
 use super::suite::{self, NONCE_LEN, Nonce, SESSION_KEY_LEN, SessionCipher};
+use super::suite2::compress::Compression;
+use super::suite2::padding::Padding;
+use super::suite2::seal::{Request, Sealing};
+use super::suite2::stream::SealWriter;
+use super::suite2::wrap::suite_of;
 use crate::error::{Error, ErrorKind, Result};
-
-/// Most messages under one session key, whatever the policy says.
-pub const SESSION_MESSAGES_MAX: u64 = 1 << 20;
-/// Most bytes of plaintext under one session key, whatever the policy says.
-pub const SESSION_BYTES_MAX: u64 = 1 << 36;
+use crate::trust::{Recipient, Trusted};
 
 /// Seals `plaintext` for the holder of `key`. Calls with the same key, or with
 /// clones of it, share a session as [`SessionPolicy::default`] says.
@@ -43,48 +49,6 @@ pub fn seal(plaintext: &[u8], key: &PublicKey, message_id: Option<&str>) -> Resu
     sealed.map(|sealed| sealed.envelope)
 }
 
-/// For how long a session key is used again.
-///
-/// Wrapping a session key costs twenty times the rest of a seal, and unwrapping
-/// it several hundred times the rest of an opening. docs/encryption.md weighs
-/// what reuse costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionPolicy {
-    /// Until any of the three is used up. The default: 1,000 messages, 60
-    /// seconds, 1 GiB.
-    Reuse {
-        /// Messages, 1 to [`SESSION_MESSAGES_MAX`].
-        messages: u64,
-        /// Time since the key was made.
-        lifetime: Duration,
-        /// Bytes of plaintext, 1 to [`SESSION_BYTES_MAX`].
-        bytes: u64,
-    },
-    /// A fresh key for every message, as the originals do.
-    PerMessage,
-}
-
-impl Default for SessionPolicy {
-    fn default() -> Self {
-        Self::Reuse { messages: 1000, lifetime: Duration::from_secs(60), bytes: 1 << 30 }
-    }
-}
-
-impl SessionPolicy {
-    fn check(self) -> Result<()> {
-        let Self::Reuse { messages, bytes, .. } = self else { return Ok(()) };
-        if !(1..=SESSION_MESSAGES_MAX).contains(&messages) {
-            let reason = "1 to 1048576 messages a session key";
-            return Err(ErrorKind::Option { option: "messages", reason }.into());
-        }
-        if !(1..=SESSION_BYTES_MAX).contains(&bytes) {
-            let reason = "1 to 68719476736 bytes a session key";
-            return Err(ErrorKind::Option { option: "bytes", reason }.into());
-        }
-        Ok(())
-    }
-}
-
 /// A sealed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
@@ -94,279 +58,308 @@ pub struct Sealed {
     pub envelope: String,
 }
 
-/// Seals messages for one recipient. To be kept and shared between threads.
+/// Seals messages for one recipient or several. To be kept and shared between
+/// threads.
+///
+/// The kind of the recipients' keys selects the [`Suite`]: RSA suite 1, X25519
+/// suite 2x, X-Wing suite 2pq. Several RSA keys, and one that is asked to
+/// ([`SealerBuilder::suite`]), take suite 2r.
 ///
 /// A process that forks may go on using it on both sides: the child starts a
-/// session of its own.
-pub struct Sealer {
-    key: Arc<PublicInner>,
-    policy: SessionPolicy,
-    session: PerProcess<Option<Session>>,
+/// session of its own. It cannot be copied, shown or stored: a session key that
+/// is in two places ends in none.
+///
+/// ```compile_fail,E0599
+/// # let key = cipher_client::crypto::PrivateKey::generate(2048).unwrap().public_key();
+/// # let sealer = cipher_client::crypto::Sealer::new(&key, Default::default()).unwrap();
+/// let copy = sealer.clone();
+/// ```
+/// ```compile_fail,E0277
+/// # let key = cipher_client::crypto::PrivateKey::generate(2048).unwrap().public_key();
+/// # let sealer = cipher_client::crypto::Sealer::new(&key, Default::default()).unwrap();
+/// println!("{sealer:?}");
+/// ```
+pub struct Sealer(Target);
+
+enum Target {
+    One(First),
+    Two(Box<Sealing>),
 }
 
-/// The session key in use and what is left of it.
-struct Session {
-    secret: Arc<SessionSecret>,
-    messages_left: u64,
-    bytes_left: u64,
-    expires: Option<Instant>,
+/// What a [`Sealer`] can be told beside its recipients.
+///
+/// ```
+/// use cipher_client::crypto::{Context, KeyKind, Padding, PrivateKey, Sealer};
+/// use cipher_client::trust::Recipient;
+///
+/// let keys = [PrivateKey::generate_kind(KeyKind::XWing)?, PrivateKey::generate_kind(KeyKind::XWing)?];
+/// let recipients = keys.iter().map(|key| Recipient::from_own_source(key.public_key()));
+/// let sealer = Sealer::builder(recipients).padding(Padding::Padme).build()?;
+/// let sealed = sealer.seal_for(&Context::new("orders", "eu.new"), b"the goods are on the dock")?;
+/// # Ok::<(), cipher_client::Error>(())
+/// ```
+#[must_use = "a sealer comes from `build`"]
+pub struct SealerBuilder {
+    recipients: Vec<PublicKey>,
+    suite: Option<Suite>,
+    identity: Option<Arc<Identity>>,
+    session: SessionPolicy,
+    padding: Padding,
+    compression: Compression,
 }
 
-/// A session key ready for use, and its wrapped form in base64.
-struct SessionSecret {
-    cipher: SessionCipher,
-    wrapped: String,
+impl SealerBuilder {
+    /// The suite, where the keys leave a choice: [`Suite::TwoRsa`] for RSA keys.
+    pub fn suite(self, suite: Suite) -> Self {
+        Self { suite: Some(suite), ..self }
+    }
+
+    /// Signs with this identity.
+    pub fn identity(self, identity: Arc<Identity>) -> Self {
+        Self { identity: Some(identity), ..self }
+    }
+
+    /// For how long a session key is used, other than by default.
+    pub fn session(self, session: SessionPolicy) -> Self {
+        Self { session, ..self }
+    }
+
+    /// Hides the length of texts. Suite 2 only.
+    pub fn padding(self, padding: Padding) -> Self {
+        Self { padding, ..self }
+    }
+
+    /// Compresses texts; see [`Compression`] for when not to. Suite 2 only.
+    pub fn compression(self, compression: Compression) -> Self {
+        Self { compression, ..self }
+    }
+
+    /// The sealer.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::KeyTooSmall`]; [`ErrorKind::Option`] for limits over the hard
+    /// ones, no recipient or over 64, a key twice, keys of several kinds, and
+    /// what the suite does not have.
+    pub fn build(self) -> Result<Sealer> {
+        self.recipients.iter().try_for_each(PublicKey::check_size)?;
+        match self.suite_of_keys()? {
+            Suite::One => self.build_first().map(|first| Sealer(Target::One(first))),
+            suite => {
+                let Self { recipients, identity, padding, compression, session, .. } = self;
+                let sealing = Sealing::new(suite, recipients, identity, padding, compression, session)?;
+                Ok(Sealer(Target::Two(Box::new(sealing))))
+            }
+        }
+    }
+
+    /// The suite of the recipients' keys. One for all: a message is as safe as
+    /// the weakest of its wraps.
+    fn suite_of_keys(&self) -> Result<Suite> {
+        let mut suites = self.recipients.iter().map(|key| suite_of(&key.inner.material));
+        let first = suites.next().ok_or(option("recipients", "1 to 64"))?;
+        if !suites.all(|suite| suite == first) {
+            return Err(option("recipients", "all with the same kind of key"));
+        }
+        let is_alone = self.recipients.len() == 1;
+        match self.suite {
+            None if first == Suite::TwoRsa && is_alone => Ok(Suite::One),
+            None => Ok(first),
+            Some(Suite::One) if first == Suite::TwoRsa && is_alone => Ok(Suite::One),
+            Some(suite) if suite == first => Ok(suite),
+            Some(_) => Err(option("suite", "not one of the recipients' keys")),
+        }
+    }
+
+    fn build_first(self) -> Result<First> {
+        if self.padding != Padding::Off || self.compression != Compression::Off {
+            return Err(option("padding and compression", "suite 2 only"));
+        }
+        First::new(&self.recipients[0], self.session)
+    }
 }
 
 impl Sealer {
-    /// A sealer for the holder of `key`.
+    /// A sealer for the holder of `key`, who is not asked for a proof of it:
+    /// [`Sealer::builder`] is for keys that were given by others.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::KeyTooSmall`], [`ErrorKind::Option`] for limits over the hard ones.
     pub fn new(key: &PublicKey, policy: SessionPolicy) -> Result<Self> {
-        key.check_size()?;
-        key.inner.suite_1_len().ok_or(Error::key(NO_SUITE))?;
-        policy.check()?;
-        let session = PerProcess::new(std::process::id(), None);
-        Ok(Self { key: Arc::clone(&key.inner), policy, session })
+        Self::builder([Recipient::from_own_source(key.clone())]).session(policy).build()
     }
 
-    /// Seals under a new id.
+    /// A sealer for one recipient or several, up to 64.
+    pub fn builder(recipients: impl IntoIterator<Item = Recipient<Trusted>>) -> SealerBuilder {
+        SealerBuilder {
+            // One too many is enough to know that there are too many.
+            recipients: recipients.into_iter().take(RECIPIENTS_TAKEN).map(Recipient::into_key).collect(),
+            suite: None,
+            identity: None,
+            session: SessionPolicy::default(),
+            padding: Padding::default(),
+            compression: Compression::default(),
+        }
+    }
+
+    /// The suite it seals with.
+    pub fn suite(&self) -> Suite {
+        match &self.0 {
+            Target::One(_) => Suite::One,
+            Target::Two(sealing) => sealing.suite(),
+        }
+    }
+
+    /// Seals under a new id, bound to nothing.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::TooLarge`], [`ErrorKind::Random`].
     pub fn seal(&self, plaintext: &[u8]) -> Result<Sealed> {
-        self.seal_new_at(plaintext, Moment::current())
+        self.seal_at(None, &Context::default(), plaintext, Moment::current())
     }
 
-    /// Seals under a given id, by the rules of [`seal`].
+    /// Seals under a given id, by the rules of [`seal`], bound to nothing.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::MessageId`], [`ErrorKind::TooLarge`], [`ErrorKind::Random`].
     pub fn seal_with_id(&self, id: &str, plaintext: &[u8]) -> Result<Sealed> {
-        message_id::check(id)?;
-        let nonce = Nonce::Long(suite::random()?);
-        self.seal_as(id.to_owned(), nonce, plaintext, Moment::current())
+        self.seal_at(Some(id), &Context::default(), plaintext, Moment::current())
+    }
+
+    /// Seals under a new id for where it will be published. Suite 1 without an
+    /// identity binds nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`], also for a part of the context over 255 bytes;
+    /// [`ErrorKind::Random`].
+    pub fn seal_for(&self, context: &Context, plaintext: &[u8]) -> Result<Sealed> {
+        self.seal_at(None, context, plaintext, Moment::current())
+    }
+
+    /// Seals under a given id, by the rules of [`seal`], for where it will be
+    /// published.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sealer::seal_for`], and [`ErrorKind::MessageId`].
+    pub fn seal_for_with_id(&self, context: &Context, id: &str, plaintext: &[u8]) -> Result<Sealed> {
+        self.seal_at(Some(id), context, plaintext, Moment::current())
+    }
+
+    /// Seals what is written into the returned writer, and writes the envelope to
+    /// `out` as it comes. [`SealWriter::finish`] must be called.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sealer::seal_for_with_id`]; [`ErrorKind::Option`] for suite 1, and
+    /// for compression: what is written can be compressed before.
+    pub fn seal_writer<W: Write>(&self, context: &Context, id: Option<&str>, out: W) -> Result<SealWriter<'_, W>> {
+        let sealing = self.second()?;
+        SealWriter::new(sealing, request(id, context, Moment::current()), out)
     }
 
     /// Forgets the session key: the next message starts a new one.
     pub fn rotate(&self) {
-        self.session.with(std::process::id(), |_| (), |session| *session = None);
+        match &self.0 {
+            Target::One(first) => first.sessions.rotate(),
+            Target::Two(sealing) => sealing.rotate(),
+        }
     }
 
-    fn seal_new_at(&self, plaintext: &[u8], moment: Moment) -> Result<Sealed> {
-        // One call to the system for both: it costs more than the cipher does
-        // for a short message.
-        let random: [u8; NONCE_LEN + 16] = suite::random()?;
-        let (nonce, id) = random.split_at(NONCE_LEN);
-        let nonce = Nonce::new(nonce).expect("split at the length of a nonce");
-        let id = message_id::from_random(id.try_into().expect("16 bytes are left"));
-        self.seal_as(id, nonce, plaintext, moment)
+    pub(super) fn second(&self) -> Result<&Sealing> {
+        match &self.0 {
+            Target::One(_) => Err(option("suite", "streams and parts are for suite 2")),
+            Target::Two(sealing) => Ok(sealing),
+        }
     }
 
-    fn seal_as(&self, id: String, nonce: Nonce, plaintext: &[u8], moment: Moment) -> Result<Sealed> {
-        let wrapped_len = base64::encoded_len(self.key.suite_1_len().ok_or(Error::key(NO_SUITE))?);
-        envelope::check_len(envelope::written_len(id.len(), wrapped_len, plaintext.len()))?;
-        let secret = self.session_for(plaintext.len() as u64, moment)?;
+    fn seal_at(&self, id: Option<&str>, context: &Context, plaintext: &[u8], moment: Moment) -> Result<Sealed> {
+        match &self.0 {
+            Target::One(first) => first.seal(id, plaintext, moment),
+            Target::Two(sealing) => sealing.seal(request(id, context, moment), plaintext),
+        }
+    }
+}
+
+/// Recipients taken out of an iterator.
+const RECIPIENTS_TAKEN: usize = super::RECIPIENTS_MAX + 1;
+
+fn request<'a>(message_id: Option<&'a str>, context: &'a Context, moment: Moment) -> Request<'a> {
+    Request { message_id, context, part: None, moment, sent_ms: unix_ms() }
+}
+
+/// Milliseconds since 1970, 0 before.
+pub(super) fn unix_ms() -> u64 {
+    let passed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    passed.map_or(0, |passed| u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn option(option: &'static str, reason: &'static str) -> Error {
+    ErrorKind::Option { option, reason }.into()
+}
+
+/// Sealing in suite 1: for one RSA key.
+struct First {
+    key: Arc<PublicInner>,
+    wrapped_text_len: usize,
+    sessions: Sessions<FirstSecret>,
+}
+
+/// A session key ready for use, and its wrapped form in base64.
+struct FirstSecret {
+    cipher: SessionCipher,
+    wrapped: String,
+}
+
+impl First {
+    fn new(key: &PublicKey, policy: SessionPolicy) -> Result<Self> {
+        let wrapped_len = key.inner.suite_1_len().ok_or(Error::key("suite 1 takes RSA keys only"))?;
+        let wrapped_text_len = base64::encoded_len(wrapped_len);
+        Ok(Self { key: Arc::clone(&key.inner), wrapped_text_len, sessions: Sessions::new(policy)? })
+    }
+
+    fn seal(&self, id: Option<&str>, plaintext: &[u8], moment: Moment) -> Result<Sealed> {
+        let (id, nonce) = id_and_nonce(id)?;
+        envelope::check_len(envelope::written_len(id.len(), self.wrapped_text_len, plaintext.len()))?;
+        let turn = self.sessions.turn(plaintext.len() as u64, moment, || FirstSecret::new(&self.key))?;
         let mut text = plaintext.to_vec();
-        let tag = secret.cipher.encrypt(&nonce, &mut text)?;
-        let envelope = envelope::write(&id, &secret.wrapped, &nonce, &tag, &text);
+        let tag = turn.secret.cipher.encrypt(&nonce, &mut text)?;
+        let envelope = envelope::write(&id, &turn.secret.wrapped, &nonce, &tag, &text, None);
         Ok(Sealed { message_id: id, envelope })
     }
-
-    /// A session key with room for a message of `bytes`.
-    fn session_for(&self, bytes: u64, moment: Moment) -> Result<Arc<SessionSecret>> {
-        let SessionPolicy::Reuse { messages, lifetime, bytes: bytes_max } = self.policy else {
-            return SessionSecret::new(&self.key);
-        };
-        let forget = |session: &mut Option<Session>| *session = None;
-        let kept = self
-            .session
-            .with(moment.pid, forget, |session| session.as_mut().and_then(|session| session.take(bytes, moment.now)));
-        if let Some(secret) = kept.flatten() {
-            return Ok(secret);
-        }
-        // Wrapped outside the lock. Threads that come here together each make
-        // a session; the last one stays.
-        let secret = SessionSecret::new(&self.key)?;
-        let session = Session {
-            secret: Arc::clone(&secret),
-            messages_left: messages - 1,
-            bytes_left: bytes_max.saturating_sub(bytes),
-            expires: moment.now.checked_add(lifetime),
-        };
-        self.session.with(moment.pid, forget, |kept| *kept = Some(session));
-        Ok(secret)
-    }
 }
 
-const NO_SUITE: &str = "suite 1 takes RSA keys only";
-
-impl Session {
-    /// Counts a message of `bytes`, if there is room for it.
-    fn take(&mut self, bytes: u64, now: Instant) -> Option<Arc<SessionSecret>> {
-        let is_live = self.expires.is_none_or(|expires| now < expires);
-        if !is_live || self.messages_left == 0 || self.bytes_left < bytes {
-            return None;
-        }
-        self.messages_left -= 1;
-        self.bytes_left -= bytes;
-        Some(Arc::clone(&self.secret))
+/// One call to the system for both: it costs more than the cipher does for a
+/// short message.
+fn id_and_nonce(given: Option<&str>) -> Result<(String, Nonce)> {
+    if let Some(id) = given {
+        message_id::check(id)?;
+        return Ok((id.to_owned(), Nonce::Long(suite::random()?)));
     }
+    let random: [u8; NONCE_LEN + 16] = suite::random()?;
+    let (nonce, id) = random.split_first_chunk().expect("longer than a nonce");
+    let id = message_id::from_random(id.try_into().expect("16 bytes are left"));
+    Ok((id, Nonce::Long(*nonce)))
 }
 
-impl SessionSecret {
-    fn new(key: &PublicInner) -> Result<Arc<Self>> {
+impl FirstSecret {
+    fn new(key: &PublicInner) -> Result<Self> {
         let session_key = Zeroizing::new(suite::random::<SESSION_KEY_LEN>()?);
-        let PublicMaterial::Rsa(rsa) = &key.material else { return Err(Error::key(NO_SUITE)) };
+        let PublicMaterial::Rsa(rsa) = &key.material else {
+            return Err(Error::key("suite 1 takes RSA keys only"));
+        };
         let mut wrapped = Vec::new();
         base64::append(&mut wrapped, &suite::wrap(rsa, &session_key[..])?);
-        Ok(Arc::new(Self {
+        Ok(Self {
             cipher: SessionCipher::new(&session_key[..]).expect("16 bytes are a key of AES-128"),
             wrapped: String::from_utf8(wrapped).expect("base64 is ASCII"),
-        }))
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::envelope::Envelope;
-    use crate::crypto::{PrivateKey, open};
-
-    const KIB: &[u8] = &[b'k'; 1024];
-
-    fn key() -> PrivateKey {
-        PrivateKey::generate(2048).unwrap()
-    }
-
-    fn reuse(messages: u64, secs: u64, bytes: u64) -> SessionPolicy {
-        SessionPolicy::Reuse { messages, lifetime: Duration::from_secs(secs), bytes }
-    }
-
-    /// The wrapped session keys of messages sealed at the given seconds.
-    fn sessions(sealer: &Sealer, start: Moment, seconds: &[u64]) -> Vec<Vec<u8>> {
-        let seal = |second: &u64| {
-            let moment = Moment { now: start.now + Duration::from_secs(*second), ..start };
-            let sealed = sealer.seal_new_at(KIB, moment).unwrap();
-            Envelope::parse(&sealed.envelope).unwrap().decode().unwrap().wrapped
-        };
-        seconds.iter().map(seal).collect()
-    }
-
-    /// How many messages in a row have the same session key.
-    fn runs(sessions: &[Vec<u8>]) -> Vec<usize> {
-        sessions.chunk_by(|a, b| a == b).map(<[_]>::len).collect()
-    }
-
-    #[test]
-    fn a_session_key_ends_with_its_messages_its_time_and_its_bytes() {
-        let key = key();
-        let runs_with = |policy, seconds: &[u64]| {
-            let sealer = Sealer::new(&key.public_key(), policy).unwrap();
-            runs(&sessions(&sealer, Moment::current(), seconds))
-        };
-        assert_eq!(runs_with(reuse(3, 60, 1 << 30), &[0; 8]), [3, 3, 2]);
-        assert_eq!(runs_with(reuse(100, 60, 1 << 30), &[0, 59, 60, 119, 120]), [2, 2, 1]);
-        assert_eq!(runs_with(reuse(100, 60, 2500), &[0; 5]), [2, 2, 1]);
-        assert_eq!(runs_with(reuse(100, 60, 10), &[0; 3]), [1, 1, 1]);
-        assert_eq!(runs_with(reuse(1, 60, 1 << 30), &[0; 3]), [1, 1, 1]);
-        assert_eq!(runs_with(SessionPolicy::PerMessage, &[0; 3]), [1, 1, 1]);
-    }
-
-    #[test]
-    fn the_default_is_a_thousand_messages() {
-        let sealer = Sealer::new(&key().public_key(), SessionPolicy::default()).unwrap();
-        assert_eq!(runs(&sessions(&sealer, Moment::current(), &[0; 2001])), [1000, 1000, 1]);
-    }
-
-    #[test]
-    fn limits_over_the_hard_ones_are_refused() {
-        let key = key().public_key();
-        let over = [reuse(0, 1, 1), reuse(SESSION_MESSAGES_MAX + 1, 1, 1), reuse(1, 1, 0)];
-        for policy in over.into_iter().chain([reuse(1, 1, SESSION_BYTES_MAX + 1)]) {
-            let error = Sealer::new(&key, policy).err().unwrap();
-            assert!(matches!(error.kind(), ErrorKind::Option { .. }), "{policy:?}");
-        }
-        assert!(Sealer::new(&key, reuse(SESSION_MESSAGES_MAX, u64::MAX, SESSION_BYTES_MAX)).is_ok());
-    }
-
-    #[test]
-    fn a_forked_child_starts_its_own_session() {
-        let sealer = Sealer::new(&key().public_key(), SessionPolicy::default()).unwrap();
-        let parent = Moment::current();
-        let child = Moment { pid: parent.pid + 1, ..parent };
-        let before = sessions(&sealer, parent, &[0, 0]);
-        let after = sessions(&sealer, child, &[0, 0]);
-        assert_eq!((runs(&before), runs(&after)), (vec![2], vec![2]));
-        assert_ne!(before[0], after[0]);
-    }
-
-    #[test]
-    fn rotate_starts_a_new_session() {
-        let sealer = Sealer::new(&key().public_key(), SessionPolicy::default()).unwrap();
-        let before = sessions(&sealer, Moment::current(), &[0]);
-        sealer.rotate();
-        assert_ne!(before, sessions(&sealer, Moment::current(), &[0]));
-    }
-
-    #[test]
-    fn no_two_messages_share_a_nonce_or_an_id() {
-        let sealer = Sealer::new(&key().public_key(), SessionPolicy::default()).unwrap();
-        let (mut nonces, mut ids) = (std::collections::HashSet::new(), std::collections::HashSet::new());
-        for _ in 0..5000 {
-            let sealed = sealer.seal(b"").unwrap();
-            let nonce = Envelope::parse(&sealed.envelope).unwrap().decode().unwrap().nonce;
-            assert!(nonces.insert(nonce.as_bytes().to_vec()), "a nonce came twice");
-            assert!(ids.insert(sealed.message_id), "an id came twice");
-        }
-    }
-
-    /// Each thread gets sessions that keep the limit, and none waits for ever.
-    #[test]
-    fn threads_share_a_session_within_its_limits() {
-        let key = key();
-        let sealer = Sealer::new(&key.public_key(), reuse(10, 60, 1 << 30)).unwrap();
-        let seal = || (0..100).map(|_| sealer.seal(KIB).unwrap().envelope).collect::<Vec<_>>();
-        let envelopes: Vec<String> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(seal)).collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-        });
-        let mut uses = std::collections::HashMap::new();
-        for envelope in &envelopes {
-            *uses.entry(Envelope::parse(envelope).unwrap().decode().unwrap().wrapped).or_insert(0) += 1;
-            assert_eq!(open(envelope, &key).unwrap().plaintext, KIB);
-        }
-        assert!(uses.values().all(|uses| *uses <= 10));
-        assert!(uses.len() < 400, "no session was shared");
-    }
-
-    #[test]
-    fn the_one_call_form_reuses_the_session_of_its_key() {
-        let key = key();
-        let wrapped = |envelope: String| Envelope::parse(&envelope).unwrap().decode().unwrap().wrapped;
-        let public = key.public_key();
-        let first = wrapped(seal(KIB, &public, None).unwrap());
-        assert_eq!(first, wrapped(seal(KIB, &public.clone(), Some("m-1")).unwrap()));
-        assert_eq!(first, wrapped(seal(KIB, &key.public_key(), None).unwrap()));
-    }
-
-    #[test]
-    fn a_text_too_long_for_an_envelope_is_refused_before_any_work() {
-        let sealer = Sealer::new(&key().public_key(), SessionPolicy::default()).unwrap();
-        let error = sealer.seal(&vec![0; 50 << 20]).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::TooLarge { .. }));
-    }
-
-    #[test]
-    fn bad_ids_are_refused() {
-        let key = key().public_key();
-        for id in ["", "a b", "a\"b", "a\n"] {
-            let error = seal(b"text", &key, Some(id)).unwrap_err();
-            assert!(matches!(error.kind(), ErrorKind::MessageId { .. }));
-        }
-    }
-}
+mod tests;

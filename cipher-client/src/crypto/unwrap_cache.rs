@@ -1,23 +1,35 @@
 //! Unwrapped session keys, bounded in number and time, and the budget of failures.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
 use super::open::OpenPolicy;
-use super::suite::SessionCipher;
+use super::unwrap::Secret;
 
 /// Name of an entry: a hash, so that neither the other base64 forms of a key nor
 /// long ones take room.
 pub(super) type CacheKey = [u8; 32];
 
-/// Separates this use of the hash from every other.
-const DOMAIN: &[u8] = b"cipher/unwrap/1";
+/// What a wrap is for, which keeps the names apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    One,
+    Two,
+}
 
-fn cache_key(fingerprint: &str, wrapped: &[u8]) -> CacheKey {
-    let hash = Sha256::new().chain_update(DOMAIN).chain_update(fingerprint).chain_update(wrapped);
+impl Purpose {
+    fn domain(self) -> &'static [u8] {
+        match self {
+            Self::One => b"cipher/unwrap/1",
+            Self::Two => b"cipher/unwrap/2",
+        }
+    }
+}
+
+pub(super) fn cache_key(purpose: Purpose, fingerprint: &str, wrapped: &[u8]) -> CacheKey {
+    let hash = Sha256::new().chain_update(purpose.domain()).chain_update(fingerprint).chain_update(wrapped);
     hash.finalize().into()
 }
 
@@ -37,13 +49,14 @@ pub(super) struct UnwrapCache {
 /// comparing costs a twentieth of hashing.
 #[derive(Default)]
 struct Recent {
+    purpose: Option<Purpose>,
     fingerprint: String,
     wrapped: Vec<u8>,
     name: CacheKey,
 }
 
 struct Entry {
-    cipher: Arc<SessionCipher>,
+    secret: Secret,
     unwrapped: Instant,
     used: u64,
 }
@@ -55,10 +68,12 @@ impl UnwrapCache {
     }
 
     /// The name under which the session key in `wrapped` is kept.
-    pub(super) fn name(&mut self, fingerprint: &str, wrapped: &[u8]) -> CacheKey {
+    pub(super) fn name(&mut self, purpose: Purpose, fingerprint: &str, wrapped: &[u8]) -> CacheKey {
         let recent = &mut self.recent;
-        if recent.wrapped != wrapped || recent.fingerprint != fingerprint {
-            recent.name = cache_key(fingerprint, wrapped);
+        let is_same = recent.wrapped == wrapped && recent.fingerprint == fingerprint;
+        if !is_same || recent.purpose != Some(purpose) {
+            recent.name = cache_key(purpose, fingerprint, wrapped);
+            recent.purpose = Some(purpose);
             recent.wrapped.clear();
             recent.wrapped.extend_from_slice(wrapped);
             recent.fingerprint.clear();
@@ -68,22 +83,22 @@ impl UnwrapCache {
     }
 
     /// The session key kept under `name`, if it is still good.
-    pub(super) fn find(&mut self, name: &CacheKey, now: Instant) -> Option<Arc<SessionCipher>> {
+    pub(super) fn find(&mut self, name: &CacheKey, now: Instant) -> Option<Secret> {
         self.sweep(now);
         let lifetime = self.policy.cached_for;
         let entry = self.entries.get_mut(name).filter(|entry| entry.is_live(lifetime, now))?;
         self.uses += 1;
         entry.used = self.uses;
-        Some(Arc::clone(&entry.cipher))
+        Some(entry.secret.clone())
     }
 
     /// Keeps a session key; the one unused longest makes room for it.
-    pub(super) fn keep(&mut self, name: CacheKey, cipher: Arc<SessionCipher>, now: Instant) {
+    pub(super) fn keep(&mut self, name: CacheKey, secret: Secret, now: Instant) {
         if self.entries.len() >= self.policy.cached_keys && !self.entries.contains_key(&name) {
             self.evict();
         }
         self.uses += 1;
-        self.entries.insert(name, Entry { cipher, unwrapped: now, used: self.uses });
+        self.entries.insert(name, Entry { secret, unwrapped: now, used: self.uses });
     }
 
     /// Forgets every key.

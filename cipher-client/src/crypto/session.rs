@@ -1,0 +1,144 @@
+//! One session key for many messages, within limits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::process::{Moment, PerProcess};
+use crate::error::{ErrorKind, Result};
+
+/// Most messages under one session key, whatever the policy says.
+pub const SESSION_MESSAGES_MAX: u64 = 1 << 20;
+/// Most bytes of plaintext under one session key, whatever the policy says.
+pub const SESSION_BYTES_MAX: u64 = 1 << 36;
+
+/// For how long a session key is used again.
+///
+/// Wrapping a session key costs twenty times the rest of a seal, and unwrapping
+/// it several hundred times the rest of an opening. docs/encryption.md weighs
+/// what reuse costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionPolicy {
+    /// Until any of the three is used up. The default: 1,000 messages, 60
+    /// seconds, 1 GiB.
+    Reuse {
+        /// Messages, 1 to [`SESSION_MESSAGES_MAX`].
+        messages: u64,
+        /// Time since the key was made.
+        lifetime: Duration,
+        /// Bytes of plaintext, 1 to [`SESSION_BYTES_MAX`].
+        bytes: u64,
+    },
+    /// A fresh key for every message, as the originals do.
+    PerMessage,
+}
+
+impl Default for SessionPolicy {
+    fn default() -> Self {
+        Self::Reuse { messages: 1000, lifetime: Duration::from_secs(60), bytes: 1 << 30 }
+    }
+}
+
+impl SessionPolicy {
+    pub(super) fn check(self) -> Result<()> {
+        let Self::Reuse { messages, bytes, .. } = self else { return Ok(()) };
+        if !(1..=SESSION_MESSAGES_MAX).contains(&messages) {
+            let reason = "1 to 1048576 messages a session key";
+            return Err(ErrorKind::Option { option: "messages", reason }.into());
+        }
+        if !(1..=SESSION_BYTES_MAX).contains(&bytes) {
+            let reason = "1 to 68719476736 bytes a session key";
+            return Err(ErrorKind::Option { option: "bytes", reason }.into());
+        }
+        Ok(())
+    }
+}
+
+/// The session key in use, shared between threads and not across a `fork`.
+///
+/// It has neither `Clone` nor a way out: what is given is counted.
+pub(super) struct Sessions<Secret> {
+    policy: SessionPolicy,
+    current: PerProcess<Option<Session<Secret>>>,
+}
+
+/// A session key and what is left of it.
+struct Session<Secret> {
+    secret: Arc<Secret>,
+    messages: u64,
+    messages_left: u64,
+    bytes_left: u64,
+    expires: Option<Instant>,
+}
+
+/// A session key for one message.
+pub(super) struct Turn<Secret> {
+    pub(super) secret: Arc<Secret>,
+    /// How many messages of the session came before.
+    pub(super) number: u64,
+}
+
+impl<Secret> Sessions<Secret> {
+    pub(super) fn new(policy: SessionPolicy) -> Result<Self> {
+        policy.check()?;
+        Ok(Self { policy, current: PerProcess::new(std::process::id(), None) })
+    }
+
+    /// For how long a session key is used.
+    pub(super) fn lifetime_ms(&self) -> u64 {
+        match self.policy {
+            SessionPolicy::Reuse { lifetime, .. } => u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
+            SessionPolicy::PerMessage => 0,
+        }
+    }
+
+    /// Forgets the session key: the next message starts a new one.
+    pub(super) fn rotate(&self) {
+        self.current.with(std::process::id(), |_| (), |session| *session = None);
+    }
+
+    /// A session key with room for a message of `bytes`; `make` makes a new one.
+    pub(super) fn turn(
+        &self,
+        bytes: u64,
+        moment: Moment,
+        make: impl FnOnce() -> Result<Secret>,
+    ) -> Result<Turn<Secret>> {
+        let SessionPolicy::Reuse { messages, lifetime, bytes: bytes_max } = self.policy else {
+            return make().map(|secret| Turn { secret: Arc::new(secret), number: 0 });
+        };
+        let forget = |session: &mut Option<Session<Secret>>| *session = None;
+        let kept = self
+            .current
+            .with(moment.pid, forget, |session| session.as_mut().and_then(|session| session.take(bytes, moment.now)));
+        if let Some(turn) = kept.flatten() {
+            return Ok(turn);
+        }
+        // Made outside the lock. Threads that come here together each make a
+        // session; the last one stays.
+        let secret = Arc::new(make()?);
+        let session = Session {
+            secret: Arc::clone(&secret),
+            messages: 1,
+            messages_left: messages - 1,
+            bytes_left: bytes_max.saturating_sub(bytes),
+            expires: moment.now.checked_add(lifetime),
+        };
+        self.current.with(moment.pid, forget, |kept| *kept = Some(session));
+        Ok(Turn { secret, number: 0 })
+    }
+}
+
+impl<Secret> Session<Secret> {
+    /// Counts a message of `bytes`, if there is room for it.
+    fn take(&mut self, bytes: u64, now: Instant) -> Option<Turn<Secret>> {
+        let is_live = self.expires.is_none_or(|expires| now < expires);
+        if !is_live || self.messages_left == 0 || self.bytes_left < bytes {
+            return None;
+        }
+        let number = self.messages;
+        self.messages += 1;
+        self.messages_left -= 1;
+        self.bytes_left -= bytes;
+        Some(Turn { secret: Arc::clone(&self.secret), number })
+    }
+}
