@@ -18,6 +18,9 @@ BINARY = $(TARGET_DIR)/debug/ciphermq
 RUST := --workspace --exclude ciphermq-py
 FUZZ_SECONDS ?= 60
 ROUNDS ?= 1000
+SAMPLES ?= 100000
+RSA_SECONDS ?= 900
+ENVELOPES ?= 1000
 
 say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
 
@@ -106,6 +109,12 @@ torture: need-cargo ## kill -9 under load, ROUNDS (1000) times, and check what i
 	cargo build --release -p ciphermq-server --bin ciphermq
 	CIPHERMQ_BIN=$(TARGET_DIR)/release/ciphermq CIPHERMQ_ROUNDS=$(ROUNDS) \
 		cargo test --release -p system-tests --test kill kill_9_at_any_moment -- --nocapture
+
+# Exit code 1: a difference found; 2: no statement, the machine is too busy. CIPHERMQ_SEED=<n> repeats the order of a run.
+.PHONY: timing
+timing: need-cargo ## whether the time of an opening tells why it failed (SAMPLES=100000, RSA_SECONDS=900, ENVELOPES=1000)
+	cargo build --release -p cipher-client --example timing
+	SAMPLES=$(SAMPLES) RSA_SECONDS=$(RSA_SECONDS) ENVELOPES=$(ENVELOPES) $(TARGET_DIR)/release/examples/timing
 
 .PHONY: bench
 bench: need-cargo ## the figures of the README
