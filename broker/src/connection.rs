@@ -56,9 +56,12 @@ impl Connection {
     /// Ends subscriptions and returns leases; tells what has used up an attempt by that. Harmless when repeated.
     pub(crate) fn detach(&self, now: Timestamp) -> Vec<(Arc<Queue>, Tried)> {
         let queues = std::mem::take(&mut self.queues.lock().unwrap_or_else(PoisonError::into_inner).queues);
-        let detach = |queue: &Arc<Queue>| Some((Arc::clone(queue), queue.detach(self.id, now)?));
+        let detach = |queue: &Arc<Queue>| {
+            let queue = Arc::clone(queue);
+            queue.detach(self.id, now).into_iter().map(move |tried| (Arc::clone(&queue), tried))
+        };
         // Collected first: a dead letter must not arrive in a queue this connection still has to leave.
-        queues.values().filter_map(detach).collect()
+        queues.values().flat_map(detach).collect()
     }
 
     /// A newer connection of the same session takes its place: detached, and told to close.

@@ -248,7 +248,7 @@ impl Link {
     fn leave_if_taken_over(&self, queue: &Arc<Queue>) {
         if self.connection.is_taken_over() {
             let tried = queue.detach(self.connection.id(), self.now);
-            self.shared.record_tried(self.now, tried.map(|tried| (Arc::clone(queue), tried)));
+            self.shared.record_tried(self.now, tried.into_iter().map(|tried| (Arc::clone(queue), tried)));
         }
     }
 

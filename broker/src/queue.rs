@@ -344,8 +344,8 @@ impl Queue {
         self.with(now, |inner| inner.state.defer(order, now));
     }
 
-    /// A connection ended; returns the message that used up an attempt by that.
-    pub(crate) fn detach(self: &Arc<Queue>, connection: ConnectionId, now: Timestamp) -> Option<Tried> {
+    /// A connection ended; returns what used up an attempt by that, or has none left.
+    pub(crate) fn detach(self: &Arc<Queue>, connection: ConnectionId, now: Timestamp) -> Vec<Tried> {
         self.with(now, |inner| {
             inner.outboxes.remove(&connection);
             inner.state.detach(connection, now)

@@ -215,17 +215,18 @@ impl QueueState {
     }
 
     /// A connection ended: its subscription is over and its messages are ready again. The one it has taken and held
-    /// longest uses up an attempt, being the one most likely worked on; returns that one.
-    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<Tried> {
+    /// longest uses up an attempt, being the one most likely worked on. Returns that one, and all that have none left: some
+    /// may have been worn out before, and could not be moved then.
+    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Vec<Tried> {
         self.consumers.unsubscribe(connection);
-        let (mut is_first, mut tried) = (true, None);
+        let (mut is_first, mut tried) = (true, Vec::new());
         for (lease, order) in self.holders.take(connection) {
             let is_lease = |leased: &&Leased| leased.is(connection, LeaseRef { order, lease });
             let Some(leased) = self.leased.get(&order).filter(is_lease) else { continue };
             let is_worked_on = leased.hand_over == HandOver::Seen && std::mem::take(&mut is_first);
             let how = if is_worked_on { GiveBack::Nack { delay_ms: 0 } } else { GiveBack::Release };
-            if let Ok(Some(used_up)) = self.give_back(connection, LeaseRef { order, lease }, how, now) {
-                tried = Some(used_up);
+            if let Ok(used_up) = self.give_back(connection, LeaseRef { order, lease }, how, now) {
+                tried.extend(used_up);
             }
         }
         tried

@@ -40,6 +40,25 @@ fn the_end_of_a_connection_looks_at_its_own_leases_only() {
 }
 
 #[test]
+fn the_end_of_a_connection_tells_of_every_message_that_has_no_attempt_left() {
+    let mut state = queue_of(3);
+    state.settings.max_attempts = 1;
+    for order in [1, 2] {
+        // It wore out, but could not be moved: the disk was full.
+        let Assigned { order: leased, lease, .. } = state.fetch(A, 10, NOW).unwrap();
+        assert_eq!(leased, Position(order));
+        let which = LeaseRef { order: leased, lease };
+        assert!(state.give_back(A, which, GiveBack::Nack { delay_ms: 0 }, NOW).unwrap().unwrap().worn_out);
+    }
+    [1, 2].into_iter().for_each(|order| state.restore(Position(order)));
+    (0..3).for_each(|_| assert!(state.fetch(A, 10, NOW).is_some()));
+    let tried = state.detach(A, NOW);
+    let told: Vec<_> = tried.iter().map(|tried| (tried.order.0, tried.attempts, tried.worn_out)).collect();
+    assert_eq!(told, [(1, 2, true), (2, 1, true)]);
+    assert_eq!(state.counts(), Counts { ready: 1, leased: 2, delayed: 0 }, "those wait for their move");
+}
+
+#[test]
 fn one_hold_of_the_lock_ends_a_bounded_number_of_leases() {
     let mut state = queue_of(DUE_MAX as u64 + 1);
     while state.fetch(A, 10, NOW).is_some() {}
@@ -132,7 +151,7 @@ fn what_comes_back_is_read_back() {
     let tried = |order, attempts| Tried { order: Position(order), attempts, worn_out: false };
     assert_eq!(state.give_back(A, which(0), GiveBack::Nack { delay_ms: 3 }, NOW), Ok(Some(tried(1, 1))));
     assert_eq!(state.give_back(A, which(1), GiveBack::Nack { delay_ms: 0 }, NOW), Ok(Some(tried(2, 1))));
-    assert_eq!(state.detach(A, NOW), Some(tried(3, 1)));
+    assert_eq!(state.detach(A, NOW), [tried(3, 1)]);
     assert!(state.handle_timeout(NOW.plus_ms(3)).is_empty());
     assert_eq!(drain(&mut state), [(1, false, 2), (2, false, 2), (3, false, 2), (4, false, 1)]);
     let later: Vec<_> = (1..=4).map(|order| tried(order, if order < 4 { 2 } else { 1 })).collect();
