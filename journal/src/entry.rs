@@ -47,6 +47,8 @@ pub trait Entry: Send {
 
     /// Whether everything before this entry must be committed before it is admitted, and this entry before anything behind it is.
     /// Of a group (see [`Entry::continues`]) only the first entry is asked.
+    ///
+    /// One that has no room on a full disk is refused, whether it reserved some or not: those behind it must not wait for it.
     fn stands_alone(&self) -> bool {
         false
     }
@@ -81,7 +83,8 @@ pub trait Commit<E>: Send {
     /// Must not call [`Journal::submit`](crate::Journal::submit) on the same journal.
     fn commit(&mut self, position: Position, entry: E, space: &mut Space);
 
-    /// The entry will never be durable: whatever was set aside for it can be undone.
+    /// The entry will never be durable: whatever was set aside for it can be undone. Also an entry that was to be written anew and has no
+    /// room: then [`Owner::carry`] and [`Owner::carry_rest`] are asked for it again.
     fn refuse(&mut self, entry: E);
 }
 

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -16,14 +17,15 @@ pub(crate) struct Front<E> {
     failed_from: AtomicU64,
     /// A copy of the inbox's, to be looked at without its lock.
     bytes: AtomicU64,
-    refused: Mutex<Vec<RangeInclusive<u64>>>,
+    /// In order.
+    refused: Mutex<VecDeque<RangeInclusive<u64>>>,
     /// The last submission in `refused`; 0 if there is none.
     last_refused: AtomicU64,
 }
 
 /// How many stretches of refused submissions are told apart. Of more, what lies between the oldest counts as refused, too: nobody is
-/// ever told that something was committed which was not.
-const REFUSED_MAX: usize = 1024;
+/// ever told that something was committed which was not. A mebibyte of them.
+const REFUSED_MAX: usize = 64 << 10;
 
 struct Inbox<E> {
     waiting: Waiting<E>,
@@ -63,7 +65,7 @@ impl<E> Front<E> {
             committed: AtomicU64::new(0),
             failed_from: AtomicU64::new(u64::MAX),
             bytes: AtomicU64::new(0),
-            refused: Mutex::new(Vec::new()),
+            refused: Mutex::new(VecDeque::new()),
             last_refused: AtomicU64::new(0),
         }
     }
@@ -135,13 +137,15 @@ impl<E> Front<E> {
     /// Submission number `number` is not written, though later ones may be. Called before it counts as committed.
     pub(crate) fn refuse(&self, number: u64) {
         let mut refused = lock(&self.refused);
-        match refused.last_mut() {
+        match refused.back_mut() {
             Some(last) if *last.end() + 1 == number => *last = *last.start()..=number,
-            _ => refused.push(number..=number),
+            _ => refused.push_back(number..=number),
         }
-        if refused.len() > REFUSED_MAX {
-            let oldest = refused.remove(0);
-            refused[0] = *oldest.start()..=*refused[0].end();
+        if refused.len() > REFUSED_MAX
+            && let Some(oldest) = refused.pop_front()
+            && let Some(next) = refused.front_mut()
+        {
+            *next = *oldest.start()..=*next.end();
         }
         self.last_refused.store(number, Ordering::Release);
     }
@@ -150,11 +154,17 @@ impl<E> Front<E> {
     pub(crate) fn outcome(&self, receipt: Receipt) -> Option<Result<(), Unavailable>> {
         let Receipt { first, last } = receipt;
         if last <= self.committed() {
-            let is_refused = first <= self.last_refused.load(Ordering::Acquire)
-                && lock(&self.refused).iter().any(|range| *range.start() <= last && first <= *range.end());
+            let is_refused = first <= self.last_refused.load(Ordering::Acquire) && self.is_refused(first..=last);
             return Some(if is_refused { Err(Unavailable) } else { Ok(()) });
         }
         (last >= self.failed_from()).then_some(Err(Unavailable))
+    }
+
+    /// Whether any of these was refused.
+    fn is_refused(&self, numbers: RangeInclusive<u64>) -> bool {
+        let refused = lock(&self.refused);
+        let behind = refused.partition_point(|range| range.end() < numbers.start());
+        refused.get(behind).is_some_and(|range| range.start() <= numbers.end())
     }
 
     /// Everything up to `last` is committed.
@@ -249,13 +259,14 @@ mod tests {
     #[test]
     fn of_too_many_refusals_none_is_forgotten() {
         let front: Front<u8> = Front::new();
-        let numbers = || (1..=5_000).step_by(2);
+        let most = 3 * REFUSED_MAX as u64;
+        let numbers = || (1..=most).step_by(2);
         numbers().for_each(|number| front.refuse(number));
-        front.commit(5_000);
+        front.commit(most);
         assert!(lock(&front.refused).len() <= REFUSED_MAX);
         let outcome = |number| front.outcome(Receipt { first: number, last: number });
         assert!(numbers().all(|number| outcome(number) == Some(Err(Unavailable))));
-        assert_eq!(outcome(5_000), Some(Ok(())));
+        assert_eq!(outcome(most), Some(Ok(())));
     }
 
     #[test]

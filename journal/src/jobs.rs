@@ -1,8 +1,10 @@
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
+use crate::frames::Frame;
 use crate::header::Before;
 use crate::load::{self, Loaded};
 use crate::segment::{Failure, Segment, Spare, is_no_room};
@@ -15,8 +17,8 @@ const READERS_WAITED_FOR: u32 = 100;
 pub(crate) enum Job {
     /// Make a spare.
     Create { name: String, len: u64 },
-    /// Read a segment, to carry on what lives in it.
-    Load { segment: Arc<Segment>, before: Before },
+    /// Read a part of a segment, to carry on what lives in it.
+    Load { segment: Arc<Segment>, before: Before, mark: Option<Frame>, part_bytes: u64 },
     /// Take a segment out of the log: as a spare of this name if there is one and nobody reads in it.
     Retire { segment: Arc<Segment>, spare: Option<String> },
 }
@@ -27,6 +29,8 @@ pub(crate) enum Done {
     Created(Result<Option<Spare>, Failure>),
     Loaded(Result<Loaded, Failure>),
     Retired(Result<Option<Spare>, Failure>),
+    /// Nobody knows how far it came.
+    Panicked,
 }
 
 /// Does jobs one after the other: on a thread of its own, or at once.
@@ -46,7 +50,9 @@ impl Jobs {
         let (finished, done) = mpsc::channel();
         let work = move || {
             for job in todo {
-                if finished.send(do_job(&*disk, job)).is_err() {
+                // The panic hook has reported it; whoever waits for the job must hear of it, too.
+                let done = catch_unwind(AssertUnwindSafe(|| do_job(&*disk, job))).unwrap_or(Done::Panicked);
+                if finished.send(done).is_err() {
                     return;
                 }
                 wake();
@@ -61,7 +67,7 @@ impl Jobs {
         match self {
             Jobs::AtOnce { disk, done } => done.push_back(do_job(&**disk, job)),
             Jobs::Thread { jobs, waiting, .. } => {
-                // The thread ends only with the sender, or when it panics: then `wait` says so.
+                // The thread ends only with the sender.
                 let _ = jobs.as_ref().map(|jobs| jobs.send(job));
                 *waiting += 1;
             }
@@ -83,8 +89,16 @@ impl Jobs {
             Jobs::Thread { waiting: 0, .. } => None,
             Jobs::Thread { done, waiting, .. } => {
                 *waiting -= 1;
-                done.recv().ok()
+                Some(done.recv().unwrap_or(Done::Panicked))
             }
+        }
+    }
+
+    /// Whether everything that was started was taken by `poll` or `wait`.
+    pub(crate) fn is_idle(&self) -> bool {
+        match self {
+            Jobs::AtOnce { done, .. } => done.is_empty(),
+            Jobs::Thread { waiting, .. } => *waiting == 0,
         }
     }
 }
@@ -102,8 +116,8 @@ impl Drop for Jobs {
 fn do_job(disk: &dyn Disk, job: Job) -> Done {
     match job {
         Job::Create { name, len } => Done::Created(create(disk, name, len)),
-        Job::Load { segment, before } => {
-            let loaded = load::load(&*segment.file, segment.checks, segment.len, Some(before), Vec::new());
+        Job::Load { segment, before, mark, part_bytes } => {
+            let loaded = load::load_part(&segment, before, mark, part_bytes);
             Done::Loaded(loaded.map_err(Failure::new("read", &segment.name)))
         }
         Job::Retire { segment, spare } => Done::Retired(retire(disk, segment, spare)),
@@ -140,4 +154,58 @@ fn is_unread(segment: &Arc<Segment>) -> bool {
         thread::yield_now();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DiskFile, MemoryDisk};
+    use std::io;
+
+    /// A disk on which nothing can be created.
+    struct Panics(MemoryDisk);
+
+    impl Disk for Panics {
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.0.list()
+        }
+
+        fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            self.0.open(name)
+        }
+
+        fn create(&self, name: &str, _: u64) -> io::Result<Arc<dyn DiskFile>> {
+            panic!("asked to create {name}")
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+
+        fn sync_names(&self) -> io::Result<()> {
+            self.0.sync_names()
+        }
+
+        fn keep_aside(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
+            self.0.keep_aside(name, bytes)
+        }
+    }
+
+    #[test]
+    fn a_job_that_panics_is_told_from_one_that_was_never_started() {
+        let (woken, wakes) = mpsc::channel();
+        let mut jobs = Jobs::on_thread(Arc::new(Panics(MemoryDisk::new())), move || woken.send(()).unwrap()).unwrap();
+        assert!(jobs.wait().is_none() && jobs.is_idle());
+        for _ in 0..2 {
+            jobs.start(Job::Create { name: "spare-1.log".into(), len: 8192 });
+            assert!(!jobs.is_idle());
+            assert!(matches!(jobs.wait(), Some(Done::Panicked)));
+            assert_eq!(wakes.recv(), Ok(()), "whoever sleeps is woken for it");
+        }
+        assert!(jobs.poll().is_none() && jobs.is_idle());
+    }
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -15,6 +16,17 @@ use crate::{Commit, Doorbell, Entry, Owner, Position, Reader};
 pub struct Receipt {
     pub(crate) first: u64,
     pub(crate) last: u64,
+}
+
+impl Receipt {
+    /// The receipt of some of the entries, counted in the order they were submitted; `None` if there are none of that number.
+    ///
+    /// The parts of a submission are committed together or in order, but a full disk may refuse one and not the others.
+    pub fn part(self, entries: Range<usize>) -> Option<Receipt> {
+        let first = self.first + entries.start as u64;
+        let end = (self.first + entries.end as u64).min(self.last + 1);
+        (first < end).then(|| Receipt { first, last: end - 1 })
+    }
 }
 
 /// Whether the journal still accepts entries.
@@ -115,9 +127,11 @@ trait Step: Send {
 
 impl<E: Entry, O: Owner<E>> Step for Writer<E, O> {
     fn step_at(&mut self, now: Option<Duration>) -> Next {
-        let now = now.unwrap_or(self.now);
-        // Being told again is as good as time passing: the disk is asked once more.
-        self.limits.retry_at = self.limits.retry_at.min(now);
+        let now = now.unwrap_or_else(|| {
+            // Without a clock, being told again is as good as time passing: the disk is asked once more.
+            self.limits.retry_at = self.limits.retry_at.min(self.now);
+            self.now
+        });
         loop {
             let next = self.step(now);
             if next != Next::Again {
@@ -203,7 +217,8 @@ impl<E> Journal<E> {
 
     /// Asks for room for an entry with this many bytes of payload, which may be refused when the disk is full. The entry says the same number
     /// as [`Entry::reserved`]. Entries that must always be possible reserve nothing. In the rare case that the disk is found full between this and
-    /// the writing, the entry goes to [`Commit::refuse`] and its receipt fails, though the journal goes on.
+    /// the writing, the entry goes to [`Commit::refuse`] and its receipt fails, though the journal goes on: so does that of the whole submission,
+    /// and [`Receipt::part`] tells which entries it was.
     ///
     /// # Errors
     /// [`NoRoom`]; nothing is reserved then.

@@ -162,7 +162,7 @@ fn is_complete(group: &[Unit]) -> bool {
 mod tests {
     use super::*;
     use crate::frame::{BLOCK, Checks, FRAME_HEADER, finish_frame};
-    use crate::frames::Extent;
+    use crate::frames::{Extent, Stretch};
 
     const CHECKS: Checks = Checks { salt: 5, base: 4096 };
     const LEN: u64 = 40;
@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn verdict(bytes: &[u8]) -> (Vec<u64>, Vec<(u64, FindingKind)>) {
-        let frames = Frames::find(bytes, CHECKS, Extent::Open);
+        let frames = Frames::find(Stretch { start: 0, bytes }, CHECKS, Extent::Open);
         let judged = judge(&frames, synced_by(&frames), true);
         let index = |offset| (offset - BLOCK) / LEN;
         let records = judged.records.iter().map(|record| index(record.offset)).collect();

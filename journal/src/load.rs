@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 
 use crate::append::Tail;
-use crate::frame::{BLOCK, FRAME_HEADER};
-use crate::frames::{Extent, Frames};
+use crate::frame::{BLOCK, FRAME_HEADER, LAST, SEAL};
+use crate::frames::{Extent, Frame, Frames, Stretch, has_frames};
 use crate::header::{Before, Found, SegmentHeader};
 use crate::judge::{Find, Judged, Record, judge, synced_by};
 use crate::report::FindingKind;
-use crate::segment::{Failure, segment_base};
+use crate::segment::{Failure, Segment, segment_base};
 use crate::{Disk, DiskFile, OpenError};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -29,10 +29,17 @@ pub(crate) struct Listed {
 /// A segment's frames, judged.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
+    /// From `start` on.
     pub(crate) bytes: Vec<u8>,
+    pub(crate) start: u64,
+    /// More of the segment stands behind this frame, the last of a write.
+    pub(crate) more: Option<Frame>,
     pub(crate) judged: Judged,
     pub(crate) before: Before,
     pub(crate) is_sealed: bool,
+    /// Frames stand behind the seal: of a write that was to replace it and was torn.
+    pub(crate) is_overrun: bool,
+    /// The last write of records; that of a seal can be written over.
     pub(crate) last_batch: u32,
     /// What the disk would not read.
     pub(crate) failed: Option<FailedRead>,
@@ -52,12 +59,17 @@ impl Loaded {
         let end = self.before.end.min(self.bytes.len() as u64);
         let bytes = self.bytes[(end - end % BLOCK) as usize..end as usize].to_vec();
         let is_torn = self.judged.finds.iter().any(|find| find.kind == FindingKind::Torn && find.offset < end);
-        Tail { bytes, before: self.before, last_batch: self.last_batch, is_torn }
+        Tail { bytes, before: self.before, last_batch: self.last_batch, is_torn: is_torn || self.is_overrun }
     }
 
     pub(crate) fn payload(&self, record: &Record) -> &[u8] {
-        let start = record.frame as usize + FRAME_HEADER;
-        &self.bytes[start..start + record.len as usize]
+        self.stretch(record.frame + FRAME_HEADER as u64, record.len.into())
+    }
+
+    /// So many bytes at `offset`, or as many of them as were read.
+    pub(crate) fn stretch(&self, offset: u64, len: u64) -> &[u8] {
+        let within = |offset: u64| offset.saturating_sub(self.start).min(self.bytes.len() as u64) as usize;
+        &self.bytes[within(offset)..within(offset + len)]
     }
 }
 
@@ -71,8 +83,11 @@ pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<Listed>, OpenError> {
         names.into_iter().filter_map(|name| segment_base(&name).map(|base| (base, name))).collect();
     let mut listed: Vec<Listed> = Vec::with_capacity(bases.len());
     for (base, name) in bases {
-        let Some(next) = look_at(disk, base, name)? else { continue };
-        listed.push(next);
+        match look_at(disk, base, name)? {
+            Some(next) => listed.push(next),
+            // Dropped a moment ago, and all in front of it, but for those that cannot be read and never are.
+            None => listed.retain(|earlier| earlier.header.is_none()),
+        }
     }
     for index in 1..listed.len() {
         let Some(header) = listed[index].header else { continue };
@@ -96,7 +111,7 @@ fn look_at(disk: &dyn Disk, base: u64, name: String) -> Result<Option<Listed>, O
     let mut len = file.len().map_err(Failure::new("look at", &name))?;
     let mut block = vec![0; BLOCK as usize];
     // What is missing of it shows in the copies of the header.
-    read(&*file, &mut block).map_err(Failure::new("read", &name))?;
+    read(&*file, 0, &mut block).map_err(Failure::new("read", &name))?;
     let mut finds = Vec::new();
     let header = match SegmentHeader::read(&block, base) {
         Found::Newer { version } => return Err(OpenError::Newer { segment: name, version }),
@@ -139,8 +154,9 @@ pub(crate) fn load(
     let extent = told.map_or(Extent::Open, |told| Extent::To(told.end.clamp(BLOCK, len.max(BLOCK))));
     let until = if let Extent::To(end) = extent { end } else { len };
     bytes.resize(until as usize, 0);
-    let Unread { finds: unread, failed } = read(file, &mut bytes)?;
-    let frames = Frames::find(&bytes, checks, extent);
+    let Unread { finds: unread, failed } = read(file, 0, &mut bytes)?;
+    let stretch = Stretch { start: 0, bytes: &bytes };
+    let frames = Frames::find(stretch, checks, extent);
     let synced = told.map_or_else(|| synced_by(&frames), |told| told.synced);
     let mut judged = judge(&frames, synced, extent == Extent::Open);
     let end = if frames.is_sealed { frames.end } else { until };
@@ -148,8 +164,54 @@ pub(crate) fn load(
     // The seal is no record, and a log that goes on needs none.
     let end = if frames.is_sealed { frames.end - FRAME_HEADER as u64 } else { frames.end };
     let before = Before { base: checks.base, end, synced };
-    let last_batch = frames.frames.iter().map(|frame| frame.header.batch).max().unwrap_or(1);
-    Ok(Loaded { bytes, judged, before, is_sealed: frames.is_sealed, last_batch, failed })
+    let records = frames.frames.iter().filter(|frame| !frame.has(SEAL));
+    let last_batch = records.map(|frame| frame.header.batch).max().unwrap_or(1);
+    let is_overrun = frames.is_sealed && extent == Extent::Open && has_frames(stretch, frames.end, checks);
+    let is_sealed = frames.is_sealed;
+    Ok(Loaded { bytes, start: 0, more: None, judged, before, is_sealed, is_overrun, last_batch, failed })
+}
+
+/// Reads about `part_bytes` of a segment whose end is known, from behind `mark` on, the last frame of a write: up to the end of
+/// another, so that what is read can be judged by itself.
+pub(crate) fn load_part(
+    segment: &Segment,
+    before: Before,
+    mark: Option<Frame>,
+    mut part_bytes: u64,
+) -> io::Result<Loaded> {
+    let Segment { file, checks, len, .. } = segment;
+    let end = before.end.clamp(BLOCK, (*len).max(BLOCK));
+    let start = mark.map_or(0, |frame| frame.end());
+    loop {
+        let until = start.saturating_add(part_bytes).clamp(BLOCK, end);
+        let mut bytes = vec![0; until.saturating_sub(start) as usize];
+        let Unread { finds: unread, failed } = read(&**file, start, &mut bytes)?;
+        let mut frames = Frames::find(Stretch { start, bytes: &bytes }, *checks, Extent::To(until));
+        let last = frames.frames.iter().rposition(|frame| frame.has(LAST));
+        let more = match last.filter(|_| until < end) {
+            Some(last) => {
+                frames.frames.truncate(last + 1);
+                let last = frames.frames[last];
+                frames.gaps.retain(|gap| gap.offset < last.offset);
+                Some(last)
+            }
+            None if until < end => {
+                part_bytes = part_bytes.saturating_mul(2);
+                continue;
+            }
+            None => None,
+        };
+        // What stands in front of a gap says what it is.
+        if let Some(mark) = mark {
+            frames.frames.insert(0, mark);
+        }
+        let mut judged = judge(&frames, before.synced, false);
+        judged.records.retain(|record| record.offset >= start);
+        judged.finds.retain(|find| find.offset >= start);
+        let until = more.map_or(until, |more| more.end());
+        note_unread(unread.into_iter().filter(|find| find.offset < until), &mut judged);
+        return Ok(Loaded { bytes, start, more, judged, before, failed, ..Loaded::default() });
+    }
 }
 
 /// How many blocks of a segment count as damaged if the disk cannot read them. With more of them, or with nothing else, it is the disk
@@ -182,20 +244,21 @@ struct Unread {
     failed: Option<FailedRead>,
 }
 
-/// Fills `into` from the file's beginning. What cannot be read, and what is not there, becomes zeros: no frame passes for whole there.
-fn read(file: &dyn DiskFile, into: &mut [u8]) -> io::Result<Unread> {
-    let all = into.len() as u64;
+/// Fills `into` from an offset of the file on. What cannot be read, and what is not there, becomes zeros: no frame passes for whole there.
+fn read(file: &dyn DiskFile, start: u64, into: &mut [u8]) -> io::Result<Unread> {
+    let all = start + into.len() as u64;
     let unread = |from: u64, to: u64| Find { offset: from, len: to - from, kind: FindingKind::Damaged };
-    let error = match read_at(file, 0, into) {
-        Ok(read) if read == all => return Ok(Unread::default()),
-        Ok(read) => return Ok(Unread { finds: vec![unread(read, all)], failed: None }),
+    let error = match read_at(file, start, into) {
+        Ok(read) if start + read == all => return Ok(Unread::default()),
+        Ok(read) => return Ok(Unread { finds: vec![unread(start + read, all)], failed: None }),
         Err(error) => error,
     };
     let blocks = into.len().div_ceil(BLOCK as usize);
     let mut finds = Vec::new();
     let (mut bad, mut end) = (0, 0);
     for (index, block) in into.chunks_mut(BLOCK as usize).enumerate() {
-        let (from, to) = (index as u64 * BLOCK, index as u64 * BLOCK + block.len() as u64);
+        let from = start + index as u64 * BLOCK;
+        let to = from + block.len() as u64;
         match read_at(file, from, block) {
             Ok(read) if from + read == to => {}
             Ok(read) => finds.push(unread(from + read, to)),

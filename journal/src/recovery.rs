@@ -157,11 +157,10 @@ impl Recovered {
     fn keep_aside(&mut self, disk: &dyn Disk, listed: &Listed, loaded: &Loaded, find: Find) -> bool {
         let Find { offset, len, kind } = find;
         let kept = matches!(kind, FindingKind::Torn | FindingKind::Damaged | FindingKind::Undecodable);
-        let end = (offset + len).min(loaded.bytes.len() as u64);
-        if !kept || offset >= end {
+        let bytes = loaded.stretch(offset, len);
+        if !kept || bytes.is_empty() {
             return false;
         }
-        let bytes = &loaded.bytes[offset as usize..end as usize];
         match disk.keep_aside(&aside_name(listed.base, offset), bytes) {
             Ok(is_new) => !is_new,
             Err(error) => {
@@ -238,8 +237,9 @@ fn spares(disk: &dyn Disk) -> Result<Vec<Spare>, OpenError> {
 #[cfg(test)]
 mod tests {
     use crate::testing::{note, open, recovered};
-    use crate::{Crash, FindingKind, MemoryDisk, Scanned, Times, Unsynced, scan};
+    use crate::{Crash, Disk, FindingKind, MemoryDisk, Scanned, Times, Unsynced, scan};
     use std::io::ErrorKind;
+    use std::sync::Arc;
 
     const LOST: Crash = Crash::PowerLoss(Unsynced::Lost);
 
@@ -291,6 +291,135 @@ mod tests {
         });
         assert_eq!((texts, report.unwrap().records), (vec!["one".to_owned(), "two".to_owned()], 2));
         assert!(disk.calls()[calls..].iter().all(|call| !call.kind.changes_disk()));
+    }
+
+    #[test]
+    fn behind_a_segment_that_cannot_be_read_and_stays_none_is_missing() {
+        for damaged in 0..3 {
+            let disk = MemoryDisk::new();
+            let log = open(&disk);
+            (0..12).for_each(|number| assert_eq!(log.write([note(format!("{number}:").repeat(1000))]), Some(Ok(()))));
+            drop(log);
+            let disk = disk.crash(LOST);
+            let name =
+                disk.files().into_iter().map(|(name, _)| name).filter(|name| !name.starts_with("spare")).nth(damaged);
+            let name = name.expect("there are more");
+            [0, 2048].into_iter().for_each(|copy| assert!(disk.flip(&name, copy * 8)));
+            let mut disk = disk;
+            for round in 0..3 {
+                let log = open(&disk);
+                let kinds: Vec<_> = log.report.findings.iter().map(|finding| finding.kind).collect();
+                assert_eq!(kinds, [FindingKind::Header], "segment {damaged}, opened {round} times: {:?}", log.report);
+                // Everything else is dropped meanwhile.
+                for number in 0..40 {
+                    log.write([note("let go"), note(format!("{round}-{number}:").repeat(1000))]);
+                }
+                log.write([note("let go")]);
+                drop(log);
+                disk = disk.crash(LOST);
+            }
+        }
+    }
+
+    /// A directory in which somebody drops a segment while it is looked at.
+    struct Dropping(MemoryDisk, Vec<String>);
+
+    impl Disk for Dropping {
+        fn list(&self) -> std::io::Result<Vec<String>> {
+            Ok(self.1.clone())
+        }
+
+        fn open(&self, name: &str) -> std::io::Result<Arc<dyn crate::DiskFile>> {
+            self.0.open(name)
+        }
+
+        fn create(&self, _: &str, _: u64) -> std::io::Result<Arc<dyn crate::DiskFile>> {
+            Err(ErrorKind::ReadOnlyFilesystem.into())
+        }
+
+        fn rename(&self, _: &str, _: &str) -> std::io::Result<()> {
+            Err(ErrorKind::ReadOnlyFilesystem.into())
+        }
+
+        fn remove(&self, _: &str) -> std::io::Result<()> {
+            Err(ErrorKind::ReadOnlyFilesystem.into())
+        }
+
+        fn sync_names(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn keep_aside(&self, _: &str, _: &[u8]) -> std::io::Result<bool> {
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn segments_dropped_while_somebody_looks_are_not_missing() {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        (0..12).for_each(|number| assert_eq!(log.write([note(format!("{number}:").repeat(1000))]), Some(Ok(()))));
+        let names = disk.list().unwrap();
+        let mut segments: Vec<_> = names.iter().filter(|name| !name.starts_with("spare")).collect();
+        segments.sort_unstable();
+        // The first is still there when it is looked at, the second is not.
+        disk.remove(segments[1]).unwrap();
+        let report = scan(&Dropping(disk.clone(), names.clone()), &mut |_| {}).unwrap();
+        assert_eq!(report.findings, []);
+        assert_eq!(report.segments as usize, segments.len() - 2, "what was in front of it has gone, too");
+    }
+
+    /// A log on a disk with room for one segment was closed, opened, and gone on with over its seal: as it was, and as it is.
+    fn over_a_seal() -> (MemoryDisk, Vec<u8>, Vec<u8>) {
+        let disk = MemoryDisk::new();
+        disk.set_capacity(Some(crate::testing::SEGMENT));
+        let log = open(&disk);
+        log.write([note("first")]);
+        drop(log);
+        let sealed = disk.files()[0].1.clone();
+        let disk = disk.crash(Crash::Kill);
+        disk.set_capacity(Some(crate::testing::SEGMENT));
+        let log = open(&disk);
+        log.write((0..10).map(|number| note(format!("torn {number}").repeat(120))));
+        // The seal of its end is of no interest.
+        let written = disk.files()[0].1.clone();
+        drop(log);
+        (disk.crash(Crash::Kill), sealed, written)
+    }
+
+    const ONLY: &str = "0000000000001000.log";
+
+    #[test]
+    fn what_a_torn_write_left_behind_a_seal_never_comes_back() {
+        let (disk, sealed, written) = over_a_seal();
+        // Only the last block of it reached the disk: the seal is whole.
+        let last = written.len() - written.iter().rev().position(|byte| *byte != 0).unwrap();
+        let whole = last - last % 4096;
+        let torn = [&sealed[..whole], &written[whole..]].concat();
+        disk.put(ONLY, torn);
+        disk.set_capacity(Some(crate::testing::SEGMENT));
+        let log = open(&disk);
+        assert_eq!(log.keeper.look().recovered.len(), 1);
+        let receipt = log.submit([note("second")]);
+        log.journal.write_waiting();
+        assert_eq!(log.journal.outcome(receipt), None, "it waits for room");
+        disk.set_capacity(None);
+        log.journal.write_waiting();
+        assert_eq!(log.journal.outcome(receipt), Some(Ok(())));
+        assert_eq!(recovered(&disk.crash(LOST)), ["first", "second"]);
+    }
+
+    #[test]
+    fn a_write_torn_over_a_seal_is_no_damage() {
+        let (disk, _, mut written) = over_a_seal();
+        // Its first record, where the seal was, is lost.
+        let seal = 4096 + 40;
+        written[seal..seal + 32].fill(7);
+        disk.put(ONLY, written);
+        let log = open(&disk);
+        let kinds: Vec<_> = log.report.findings.iter().map(|finding| finding.kind).collect();
+        assert_eq!(kinds, [FindingKind::Torn], "{:?}", log.report);
+        assert_eq!(log.keeper.look().recovered.len(), 10);
     }
 
     #[test]

@@ -3,12 +3,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::frame::BLOCK;
+use crate::frames::Frame;
 use crate::jobs::Job;
 use crate::load::Loaded;
 use crate::recovery::{Sealed, aside_name};
 use crate::report::FindingKind;
 use crate::segment::{Failure, Spare, spare_name};
-use crate::writer::Writer;
+use crate::writer::{ROOM_RETRY, Writer};
 use crate::{Entry, Owner, Position};
 
 /// How many prepared files there are, as far as the bound on the log's bytes allows. What is left of a segment and one of these is what a
@@ -43,7 +44,9 @@ pub(crate) struct Limits {
 
 /// The oldest segment, while what lives in it is written anew.
 pub(crate) enum Emptying {
-    /// It is being read.
+    /// A part of it is to be read: that behind this frame.
+    Part(Option<Frame>),
+    /// That is being read.
     Loading,
     /// The next of its records to carry on.
     Records { loaded: Loaded, next: usize },
@@ -134,6 +137,10 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         self.limits.earn(released as i64);
         match self.emptying.take() {
             None => Ok(self.begin_to_empty() || self.turn_early()?),
+            Some(Emptying::Part(mark)) => {
+                self.load_part(mark);
+                Ok(true)
+            }
             Some(Emptying::Records { loaded, next }) => {
                 self.carry(loaded, next);
                 Ok(true)
@@ -149,17 +156,21 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     fn begin_to_empty(&mut self) -> bool {
         let Some(Sealed { segment, before, is_read: true }) = self.sealed.front() else { return false };
         let live = self.space.live_in(segment.base());
-        let is_due = self.is_crowded() || self.log.room.is_full() && self.is_worth_it(live, before.end);
+        let has_room = !self.limits.is_refused || self.has_room_to_empty(live, before.end);
+        let is_due = has_room && self.is_crowded() || self.log.room.is_full() && self.is_worth_it(live, before.end);
         if live as i64 > self.limits.budget || !is_due || self.now < self.limits.empty_at {
             return false;
         }
-        if live == 0 {
-            self.emptying = Some(Emptying::Rest);
-        } else {
-            self.emptying = Some(Emptying::Loading);
-            self.jobs.start(Job::Load { segment: Arc::clone(segment), before: *before });
-        }
+        self.emptying = Some(if live == 0 { Emptying::Rest } else { Emptying::Part(None) });
         true
+    }
+
+    fn load_part(&mut self, mark: Option<Frame>) {
+        let Some(Sealed { segment, before, .. }) = self.sealed.front() else { return };
+        // A write is not much longer than a batch: one is nearly always whole in twice as much.
+        let part_bytes = 2 * self.options.carry_bytes_per_step as u64;
+        self.emptying = Some(Emptying::Loading);
+        self.jobs.start(Job::Load { segment: Arc::clone(segment), before: *before, mark, part_bytes });
     }
 
     /// Ends the segment being written, if the disk is full and a good part of it is dead: only then can it be emptied, and perhaps
@@ -180,7 +191,17 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     fn is_worth_it(&self, live: u64, end: u64) -> bool {
         let dead = self.sealed.iter().map(|sealed| sealed.before.end).sum::<u64>().saturating_sub(self.space.live());
         let gains = live <= end / 2 || dead >= 2 * end;
-        gains && (live == 0 || live + end / 8 <= self.room_bytes())
+        gains && self.has_room_to_empty(live, end)
+    }
+
+    fn has_room_to_empty(&self, live: u64, end: u64) -> bool {
+        live == 0 || live + end / 8 <= self.room_bytes()
+    }
+
+    /// What was to be written anew has no room: another time.
+    pub(crate) fn stop_emptying(&mut self) {
+        self.emptying = None;
+        self.limits.empty_at = self.now + ROOM_RETRY;
     }
 
     /// How much can be written before the disk must give more.
@@ -200,7 +221,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         !self.limits.is_refused || self.room_bytes() >= bytes + kept
     }
 
-    /// The oldest segment was read.
+    /// A part of the oldest segment was read.
     pub(crate) fn carry_loaded(&mut self, loaded: Loaded) {
         self.emptying = None;
         let Some(Sealed { segment, is_read, .. }) = self.sealed.front_mut() else { return };
@@ -209,8 +230,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
             return;
         }
         for find in loaded.judged.finds.iter().filter(|find| find.kind == FindingKind::Damaged) {
-            let (start, end) = (find.offset as usize, (find.offset + find.len) as usize);
-            let bytes = loaded.bytes.get(start..end.min(loaded.bytes.len())).unwrap_or_default();
+            let bytes = loaded.stretch(find.offset, find.len);
             match self.disk.keep_aside(&aside_name(segment.base(), find.offset), bytes) {
                 Ok(true) => {
                     self.log.findings.fetch_add(1, Ordering::Relaxed);
@@ -238,8 +258,12 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
             next += 1;
         }
         self.carried.extend(out);
-        let is_done = next == loaded.judged.records.len() || self.space.live_in(base) == 0;
-        self.emptying = Some(if is_done { Emptying::Rest } else { Emptying::Records { loaded, next } });
+        self.emptying = Some(match loaded.more {
+            _ if self.space.live_in(base) == 0 => Emptying::Rest,
+            _ if next < loaded.judged.records.len() => Emptying::Records { loaded, next },
+            Some(mark) => Emptying::Part(Some(mark)),
+            None => Emptying::Rest,
+        });
     }
 
     fn carry_rest(&mut self) -> Result<bool, Failure> {
@@ -306,8 +330,10 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{SEGMENT, note, open, recovered};
-    use crate::{Crash, Health, MemoryDisk, ReadError};
+    use crate::testing::{Keeper, Note, Opened, SEGMENT, note, open, open_as, open_with, options, recovered};
+    use crate::{Crash, Health, JournalOptions, MemoryDisk, ReadError, Times, Unavailable};
+    use std::collections::BTreeSet;
+    use std::time::Duration;
 
     #[test]
     fn one_entry_that_stays_is_carried_along_and_the_rest_is_dropped() {
@@ -325,6 +351,48 @@ mod tests {
         assert!(figures.disk_bytes <= 2 * figures.live_bytes + 2 * SEGMENT, "{figures:?}");
         assert_eq!(log.journal.reader().read(first), Err(ReadError::Gone(first)));
         assert!(recovered(&disk.crash(Crash::Kill)).contains(&"stays".to_owned()));
+    }
+
+    #[test]
+    fn a_segment_read_in_parts_of_any_length_loses_nothing() {
+        for part in [1, 700, 4096, 5000, 9000, 1 << 20] {
+            let disk = MemoryDisk::new();
+            let options = JournalOptions { carry_bytes_per_step: part, ..options() };
+            let log = open_as(&disk, options, Keeper::default());
+            // Every third lives for ever: in groups, in writes of one and of many, long and short, vital and not.
+            for round in 0..60 {
+                let lives = |at: usize| note(format!("{round}-{at} lives ").repeat(1 + (round * at) % 30));
+                let member = |at| Note { continues: true, ..lives(at) };
+                log.write((0..round % 3).map(lives).chain([note("x".repeat(round % 7 * 300)), member(3), lives(4)]));
+                log.write([Note { vital: true, ..lives(5) }]);
+                (0..6).for_each(|_| assert_eq!(log.write([note("y".repeat(1500))]), Some(Ok(()))));
+            }
+            let live = |log: &Opened| log.keeper.look().live.values().cloned().collect::<BTreeSet<_>>();
+            let figures = log.journal.figures();
+            assert!(figures.segments < 30, "{part}: segments were dropped: {figures:?}");
+            let lives = live(&log);
+            assert!(lives.iter().filter(|text| text.contains("lives")).count() >= 60 * 3 + 60, "{part}");
+            assert_eq!(live(&open(&disk.crash(Crash::Kill))), lives, "{part}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_anew_pays_for_nothing() {
+        let disk = MemoryDisk::new();
+        // A third of each segment is for entries, and all of them live: the log has more bytes than it should, and nothing to gain.
+        let keeper = Keeper::default();
+        keeper.look().checkpoint = Some("#".repeat(7000));
+        keeper.look().overhead = 40;
+        let log = open_with(&disk, keeper);
+        // A log that turns for ever ends with an error here.
+        disk.fail_at(20_000, std::io::ErrorKind::Other, Times::EverAfter);
+        for number in 0..100 {
+            log.write((0..20).map(|at| note(format!("{number}-{at}"))));
+        }
+        assert_eq!(log.journal.failure(), None);
+        assert_eq!(log.keeper.look().live.len(), 2000);
+        let figures = log.journal.figures();
+        assert!(figures.disk_bytes > 2 * figures.live_bytes + 2 * SEGMENT, "it was tempted: {figures:?}");
     }
 
     #[test]
@@ -359,5 +427,23 @@ mod tests {
         assert_eq!(receipt, Some(Ok(())), "what needs no room is taken");
         assert_eq!(log.journal.health(), Health::Healthy);
         assert_eq!(log.journal.reserve(1000), Ok(()));
+    }
+
+    #[test]
+    fn a_full_log_asks_the_disk_again_though_it_has_two_spares() {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        // Nothing is gained by dropping the first segment. The second has its own length, and as much is to be kept free; the spares
+        // are short.
+        log.write([note("a".repeat(11_000))]);
+        log.write([note("x".repeat(100_000))]);
+        log.journal.write_waiting();
+        assert_eq!(log.journal.figures().spares, 2);
+        disk.set_capacity(Some(disk.used()));
+        let refused = log.write([Note { reserved: true, ..note("y".repeat(60_000)) }]);
+        assert_eq!((refused, log.journal.health()), (Some(Err(Unavailable)), Health::Full));
+        disk.set_capacity(None);
+        log.journal.write_waiting_at(Duration::from_secs(5));
+        assert_eq!(log.journal.health(), Health::Healthy, "{:?}", log.journal.figures());
     }
 }

@@ -64,6 +64,12 @@ pub(crate) struct Seen {
     pub(crate) live: BTreeMap<Position, String>,
     /// How much had been committed when each entry was admitted.
     pub(crate) admitted_after: Vec<usize>,
+    /// What it retains of each entry beside its text.
+    pub(crate) overhead: u64,
+    /// What opens each segment, if anything: it begins with `#`, and means nothing.
+    pub(crate) checkpoint: Option<String>,
+    /// How often it was asked for that.
+    pub(crate) checkpoints: usize,
 }
 
 #[derive(Clone, Default)]
@@ -79,12 +85,13 @@ impl Keeper {
         // A text that is carried replaces itself.
         let told: Vec<Position> =
             seen.live.iter().filter(|(_, live)| *live == text || text == "let go").map(|(at, _)| *at).collect();
+        let overhead = seen.overhead;
         for at in told {
             let text = seen.live.remove(&at).expect("it was found there");
-            space.release(at, text.len() as u64);
+            space.release(at, text.len() as u64 + overhead);
         }
-        if text != "let go" {
-            space.retain(position, text.len() as u64);
+        if text != "let go" && !text.starts_with('#') {
+            space.retain(position, text.len() as u64 + overhead);
             seen.live.insert(position, text.to_owned());
         }
     }
@@ -116,7 +123,11 @@ impl Owner<Note> for Keeper {
         Ok(())
     }
 
-    fn checkpoint(&mut self, _: &mut Vec<Note>) {}
+    fn checkpoint(&mut self, out: &mut Vec<Note>) {
+        let mut seen = self.look();
+        seen.checkpoints += 1;
+        out.extend(seen.checkpoint.clone().map(note));
+    }
 
     fn carry(&mut self, position: Position, payload: &[u8], out: &mut Vec<Note>) {
         if self.look().live.contains_key(&position) {
@@ -146,9 +157,16 @@ pub(crate) struct Opened {
 }
 
 pub(crate) fn open(disk: &MemoryDisk) -> Opened {
-    let keeper = Keeper::default();
+    open_with(disk, Keeper::default())
+}
+
+pub(crate) fn open_with(disk: &MemoryDisk, keeper: Keeper) -> Opened {
+    open_as(disk, options(), keeper)
+}
+
+pub(crate) fn open_as(disk: &MemoryDisk, options: JournalOptions, keeper: Keeper) -> Opened {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let (journal, report) = Journal::open_stepped(disk, options(), keeper.clone()).unwrap();
+    let (journal, report) = Journal::open_stepped(disk, options, keeper.clone()).unwrap();
     Opened { journal, keeper, report, bell: Arc::default() }
 }
 

@@ -1,3 +1,4 @@
+use std::io;
 use std::sync::Arc;
 
 use crate::append::{Appender, entry_len};
@@ -62,6 +63,9 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     /// Goes on in a new segment, in which `need` bytes of frames have room. Everything collected was committed before. False if
     /// there is no room on the disk.
     pub(crate) fn turn(&mut self, need: u64) -> Result<bool, Failure> {
+        if !self.may_turn(need) {
+            return Ok(false);
+        }
         let mut checkpoint = Vec::new();
         self.owner.checkpoint(&mut checkpoint);
         let Some(spare) = self.take_spare(least_len(&checkpoint, need))? else { return Ok(false) };
@@ -80,6 +84,12 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         self.sealed.push_back(Sealed { segment: old, before, is_read: true });
         self.show_figures();
         Ok(true)
+    }
+
+    /// False if the disk had no room a moment ago and nothing has changed since: it is not asked for each entry that waits.
+    fn may_turn(&self, need: u64) -> bool {
+        let has_changed = !self.limits.is_refused || self.now >= self.limits.retry_at || !self.jobs.is_idle();
+        has_changed || self.spares.iter().any(|spare| spare.len >= BLOCK + need + SEAL_ROOM)
     }
 
     /// A spare of at least this length: one that is there, one that is being made, or one made now.
@@ -164,6 +174,10 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
                 self.is_retired(spare?);
                 self.limits.retry_at = self.now;
                 self.show_figures();
+            }
+            Done::Panicked => {
+                let source = io::Error::other("a thread panicked");
+                return Err(Failure { doing: "work on", name: "the files of the log".to_owned(), source });
             }
         }
         Ok(())

@@ -155,43 +155,32 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         }
         let mut is_busy = self.take_done_jobs()?;
         is_busy |= self.keep_house()?;
-        if !self.write_all(Source::Carried)? {
-            return self.wait_for_room();
-        }
+        self.write_carried()?;
         is_busy |= self.take_waiting();
-        if !self.write_all(Source::Fresh)? {
-            return self.wait_for_room();
-        }
+        let is_blocked = !self.write_all(Source::Fresh)?;
         is_busy |= self.ask_for_spare();
         if is_busy {
             return Ok(Next::Again);
         }
-        if self.front.is_closed() && self.front.is_empty() {
+        if !self.front.is_closed() {
+            return Ok(Next::Sleep(self.idle_time(is_blocked)));
+        }
+        if is_blocked {
+            // The end of the log does not wait for room.
+            self.refuse_group(self.fresh.len());
+            self.finish_batch()?;
+            return Ok(Next::Again);
+        }
+        if self.front.is_empty() {
             self.appender.seal()?;
             return Ok(Next::End);
         }
-        Ok(Next::Sleep(self.idle_time()))
+        Ok(Next::Again)
     }
 
-    /// The next entry may not be refused and has no room: all wait, unless the log is being closed.
-    fn wait_for_room(&mut self) -> Result<Next, Failure> {
-        if !self.front.is_closed() {
-            return Ok(Next::Sleep(self.idle_time().min(ROOM_RETRY)));
-        }
-        loop {
-            self.refuse_group(self.fresh.len());
-            self.finish_batch()?;
-            if !self.take_waiting() {
-                break;
-            }
-        }
-        self.appender.seal()?;
-        Ok(Next::End)
-    }
-
-    fn idle_time(&self) -> Duration {
+    fn idle_time(&self, is_blocked: bool) -> Duration {
         let sync = self.sync_due.map_or(SLEEP_MAX, |due| due.saturating_sub(self.now));
-        if self.limits.is_refused { sync.min(ROOM_RETRY) } else { sync }
+        if is_blocked || self.limits.is_refused { sync.min(ROOM_RETRY) } else { sync }
     }
 
     /// Moves what was submitted behind what is left of earlier rounds.
@@ -207,25 +196,30 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         true
     }
 
-    /// Writes all entries of a source. False if the disk is full and they must wait.
-    pub(crate) fn write_all(&mut self, source: Source) -> Result<bool, Failure> {
-        while let Some(Group { count, bytes, is_alone, is_refusable }) = self.next_group(source) {
-            if is_refusable && !self.can_spare(bytes, Whom::LetIn) {
+    /// Writes what is carried on. What has no room is given back: nothing that was submitted waits for it.
+    fn write_carried(&mut self) -> Result<(), Failure> {
+        if !self.write_all(Source::Carried)? {
+            for entry in self.carried.drain(..) {
+                self.owner.refuse(entry);
+            }
+            self.stop_emptying();
+        }
+        Ok(())
+    }
+
+    /// Writes all entries of a source. False if the next of them must wait for room.
+    fn write_all(&mut self, source: Source) -> Result<bool, Failure> {
+        while let Some(group) = self.next_group(source) {
+            let Group { count, is_alone, is_refusable, .. } = group;
+            if !self.has_room(&group)? {
+                if !is_refusable && !is_alone {
+                    return Ok(false);
+                }
                 self.refuse_group(count);
                 continue;
             }
             if is_alone {
                 self.finish_batch()?;
-            }
-            if bytes > self.appender.left() {
-                self.finish_batch()?;
-                if !self.turn(bytes)? {
-                    if is_refusable {
-                        self.refuse_group(count);
-                        continue;
-                    }
-                    return Ok(false);
-                }
             }
             self.collect_group(source, count);
             if is_alone || self.appender.collected() >= self.options.batch_bytes_max {
@@ -234,6 +228,18 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         }
         self.finish_batch()?;
         Ok(true)
+    }
+
+    /// Whether the group can be written here, or in a next segment: then it is begun.
+    fn has_room(&mut self, group: &Group) -> Result<bool, Failure> {
+        if group.is_refusable && !self.can_spare(group.bytes, Whom::LetIn) {
+            return Ok(false);
+        }
+        if group.bytes <= self.appender.left() {
+            return Ok(true);
+        }
+        self.finish_batch()?;
+        self.turn(group.bytes)
     }
 
     /// The entries that come next and are written together.
@@ -390,118 +396,4 @@ fn durability(entry: &impl Entry, source: Source) -> Durability {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::testing::{Note, SEGMENT, note, open, recovered};
-    use crate::{CallKind, Crash, Durability, Health, MemoryDisk, Times, Unavailable, Unsynced};
-    use std::io::ErrorKind;
-    use std::time::Duration;
-
-    fn calls(disk: &MemoryDisk, kind: CallKind) -> usize {
-        disk.calls().iter().filter(|call| call.kind == kind).count()
-    }
-
-    fn written(text: &str) -> Note {
-        Note { durability: Durability::Written, ..note(text) }
-    }
-
-    const LOST: Crash = Crash::PowerLoss(Unsynced::Lost);
-
-    #[test]
-    fn all_that_waits_is_one_write_and_one_sync() {
-        let disk = MemoryDisk::new();
-        let log = open(&disk);
-        log.write([note("first")]);
-        let before = (calls(&disk, CallKind::Write), calls(&disk, CallKind::Sync));
-        let one = log.submit([note("one"), note("two")]);
-        let two = log.submit([note("three")]);
-        assert_eq!(log.journal.outcome(two), None);
-        log.journal.write_waiting();
-        assert_eq!([one, two].map(|receipt| log.journal.outcome(receipt)), [Some(Ok(())); 2]);
-        let after = (calls(&disk, CallKind::Write), calls(&disk, CallKind::Sync));
-        assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1));
-        assert_eq!(recovered(&disk.crash(LOST)), ["first", "one", "two", "three"]);
-    }
-
-    #[test]
-    fn what_is_only_written_survives_the_process_and_not_the_machine() {
-        let disk = MemoryDisk::new();
-        let log = open(&disk);
-        log.write([note("synced")]);
-        let receipt = log.write([written("written")]);
-        assert_eq!(receipt, Some(Ok(())));
-        assert_eq!(recovered(&disk.crash(Crash::Kill)), ["synced", "written"]);
-        assert_eq!(recovered(&disk.crash(LOST)), ["synced"]);
-        log.journal.close();
-        assert_eq!(recovered(&disk.crash(LOST)), ["synced", "written"], "an orderly end syncs");
-    }
-
-    #[test]
-    fn the_earliest_deadline_syncs_all_that_was_written() {
-        let disk = MemoryDisk::new();
-        let log = open(&disk);
-        let at = |ms| log.journal.write_waiting_at(Duration::from_millis(ms));
-        let within = |text: &str, ms| Note { durability: Durability::Within(ms), ..note(text) };
-        at(1000);
-        let _ = log.submit([within("a", 500), written("b")]);
-        at(1000);
-        let _ = log.submit([within("c", 100)]);
-        at(1200);
-        let _ = log.submit([within("d", 5000)]);
-        at(1299);
-        assert_eq!(recovered(&disk.crash(LOST)), [""; 0]);
-        at(1300);
-        assert_eq!(recovered(&disk.crash(LOST)), ["a", "b", "c", "d"]);
-    }
-
-    #[test]
-    fn an_entry_that_stands_alone_is_committed_between_all_others() {
-        let disk = MemoryDisk::new();
-        let log = open(&disk);
-        log.write([note("1"), note("2"), Note { alone: true, ..note("3") }, note("4"), note("5")]);
-        assert_eq!(log.keeper.look().admitted_after, [0, 0, 2, 3, 3]);
-    }
-
-    #[test]
-    fn what_is_not_admitted_is_not_written_and_completes_with_the_others() {
-        let disk = MemoryDisk::new();
-        let log = open(&disk);
-        let member = |text: &str| Note { continues: true, ..note(text) };
-        let group = [member("no 1"), member("2"), member("no 3"), member("4"), note("no 5")];
-        let receipt = log.write(group);
-        assert_eq!(receipt, Some(Ok(())));
-        let nothing = log.write([note("no"), note("no")]);
-        assert_eq!(nothing, Some(Ok(())));
-        assert_eq!(log.texts(), ["2", "4"]);
-        assert_eq!(recovered(&disk.crash(LOST)), ["2", "4"], "what is left of the group is a group");
-    }
-
-    #[test]
-    fn a_group_is_never_split_and_may_be_longer_than_a_segment() {
-        let disk = MemoryDisk::new();
-        let log = open(&disk);
-        let long = "x".repeat(3000);
-        let group: Vec<Note> = (0..20).map(|at| Note { continues: at < 19, ..note(format!("{at}{long}")) }).collect();
-        log.write([note("before")]);
-        let receipt = log.write(group);
-        assert_eq!(receipt, Some(Ok(())));
-        assert_eq!(recovered(&disk.crash(LOST)).len(), 21);
-        assert!(disk.files().iter().any(|(_, bytes)| bytes.len() as u64 > 3 * SEGMENT), "one of its own length");
-    }
-
-    #[test]
-    fn after_an_error_nothing_is_accepted_and_everybody_hears() {
-        let disk = MemoryDisk::new();
-        let log = open(&disk);
-        log.write([note("good")]);
-        let receipt = log.submit([note("bad"), note("no")]);
-        disk.fail_at(disk.calls().len() as u64 + 1, ErrorKind::Other, Times::Once);
-        log.journal.write_waiting();
-        assert_eq!(log.journal.health(), Health::Poisoned);
-        assert!(log.journal.failure().unwrap().starts_with("sync 0000000000001000.log: "));
-        assert_eq!(log.journal.outcome(receipt), Some(Err(Unavailable)));
-        assert_eq!(log.keeper.look().refused, ["bad"]);
-        assert_eq!(log.journal.submit(&mut vec![note("late")], &log.bell), Err(Unavailable));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(log.bell.poll_rung(&mut context).is_ready());
-    }
-}
+mod tests;

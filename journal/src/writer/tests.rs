@@ -1,0 +1,210 @@
+use crate::testing::{Note, Opened, SEGMENT, note, open, recovered};
+use crate::{CallKind, Crash, Durability, Health, MemoryDisk, Times, Unavailable, Unsynced};
+use std::io::ErrorKind;
+use std::time::Duration;
+
+fn calls(disk: &MemoryDisk, kind: CallKind) -> usize {
+    disk.calls().iter().filter(|call| call.kind == kind).count()
+}
+
+fn written(text: &str) -> Note {
+    Note { durability: Durability::Written, ..note(text) }
+}
+
+const LOST: Crash = Crash::PowerLoss(Unsynced::Lost);
+
+#[test]
+fn all_that_waits_is_one_write_and_one_sync() {
+    let disk = MemoryDisk::new();
+    let log = open(&disk);
+    log.write([note("first")]);
+    let before = (calls(&disk, CallKind::Write), calls(&disk, CallKind::Sync));
+    let one = log.submit([note("one"), note("two")]);
+    let two = log.submit([note("three")]);
+    assert_eq!(log.journal.outcome(two), None);
+    log.journal.write_waiting();
+    assert_eq!([one, two].map(|receipt| log.journal.outcome(receipt)), [Some(Ok(())); 2]);
+    let after = (calls(&disk, CallKind::Write), calls(&disk, CallKind::Sync));
+    assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1));
+    assert_eq!(recovered(&disk.crash(LOST)), ["first", "one", "two", "three"]);
+}
+
+#[test]
+fn what_is_only_written_survives_the_process_and_not_the_machine() {
+    let disk = MemoryDisk::new();
+    let log = open(&disk);
+    log.write([note("synced")]);
+    let receipt = log.write([written("written")]);
+    assert_eq!(receipt, Some(Ok(())));
+    assert_eq!(recovered(&disk.crash(Crash::Kill)), ["synced", "written"]);
+    assert_eq!(recovered(&disk.crash(LOST)), ["synced"]);
+    log.journal.close();
+    assert_eq!(recovered(&disk.crash(LOST)), ["synced", "written"], "an orderly end syncs");
+}
+
+#[test]
+fn the_earliest_deadline_syncs_all_that_was_written() {
+    let disk = MemoryDisk::new();
+    let log = open(&disk);
+    let at = |ms| log.journal.write_waiting_at(Duration::from_millis(ms));
+    let within = |text: &str, ms| Note { durability: Durability::Within(ms), ..note(text) };
+    at(1000);
+    let _ = log.submit([within("a", 500), written("b")]);
+    at(1000);
+    let _ = log.submit([within("c", 100)]);
+    at(1200);
+    let _ = log.submit([within("d", 5000)]);
+    at(1299);
+    assert_eq!(recovered(&disk.crash(LOST)), [""; 0]);
+    at(1300);
+    assert_eq!(recovered(&disk.crash(LOST)), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn an_entry_that_stands_alone_is_committed_between_all_others() {
+    let disk = MemoryDisk::new();
+    let log = open(&disk);
+    log.write([note("1"), note("2"), Note { alone: true, ..note("3") }, note("4"), note("5")]);
+    assert_eq!(log.keeper.look().admitted_after, [0, 0, 2, 3, 3]);
+}
+
+#[test]
+fn what_is_not_admitted_is_not_written_and_completes_with_the_others() {
+    let disk = MemoryDisk::new();
+    let log = open(&disk);
+    let member = |text: &str| Note { continues: true, ..note(text) };
+    let group = [member("no 1"), member("2"), member("no 3"), member("4"), note("no 5")];
+    let receipt = log.write(group);
+    assert_eq!(receipt, Some(Ok(())));
+    let nothing = log.write([note("no"), note("no")]);
+    assert_eq!(nothing, Some(Ok(())));
+    assert_eq!(log.texts(), ["2", "4"]);
+    assert_eq!(recovered(&disk.crash(LOST)), ["2", "4"], "what is left of the group is a group");
+}
+
+#[test]
+fn a_group_is_never_split_and_may_be_longer_than_a_segment() {
+    let disk = MemoryDisk::new();
+    let log = open(&disk);
+    let long = "x".repeat(3000);
+    let group: Vec<Note> = (0..20).map(|at| Note { continues: at < 19, ..note(format!("{at}{long}")) }).collect();
+    log.write([note("before")]);
+    let receipt = log.write(group);
+    assert_eq!(receipt, Some(Ok(())));
+    assert_eq!(recovered(&disk.crash(LOST)).len(), 21);
+    assert!(disk.files().iter().any(|(_, bytes)| bytes.len() as u64 > 3 * SEGMENT), "one of its own length");
+}
+
+fn reserved(text: impl Into<String>) -> Note {
+    Note { reserved: true, ..note(text) }
+}
+
+/// A disk so full that nothing is let in any more. There is room for what need not ask.
+fn full(segments: u64) -> (MemoryDisk, Opened) {
+    let disk = MemoryDisk::new();
+    disk.set_capacity(Some(segments * SEGMENT));
+    let log = open(&disk);
+    for number in 0.. {
+        if log.journal.reserve(1000).is_err() {
+            break;
+        }
+        log.write([reserved(format!("{number}:").repeat(300))]);
+    }
+    (disk, log)
+}
+
+#[test]
+fn a_late_refusal_is_that_of_the_refused_entries_alone() {
+    let (disk, log) = full(4);
+    let long = |name: &str| reserved(name.repeat(3000));
+    let group = [Note { continues: true, ..long("b") }, reserved("c")];
+    let receipt = log.submit([note("ack 1"), long("a"), note("ack 2")].into_iter().chain(group));
+    log.journal.write_waiting();
+    assert_eq!(log.journal.outcome(receipt), Some(Err(Unavailable)), "not all of it is committed");
+    let parts: Vec<_> = (0..5).map(|at| log.journal.outcome(receipt.part(at..at + 1).unwrap()).unwrap()).collect();
+    assert_eq!(parts, [Ok(()), Err(Unavailable), Ok(()), Err(Unavailable), Err(Unavailable)]);
+    assert_eq!(log.journal.outcome(receipt.part(0..2).unwrap()), Some(Err(Unavailable)));
+    assert_eq!((receipt.part(2..2), receipt.part(5..9)), (None, None));
+    let refused: String = log.keeper.look().refused.iter().map(|text| &text[..1]).collect();
+    assert_eq!(refused, "abc");
+    assert!(recovered(&disk.crash(LOST)).ends_with(&["ack 1".to_owned(), "ack 2".to_owned()]));
+}
+
+#[test]
+fn what_needs_no_room_does_not_wait_for_what_has_none() {
+    let (disk, log) = full(4);
+    let large = "x".repeat(8 * SEGMENT as usize);
+    let receipt = log.submit([note("ack 1"), Note { alone: true, ..note(large) }, note("ack 2")]);
+    log.journal.write_waiting();
+    let parts: Vec<_> = (0..3).map(|at| log.journal.outcome(receipt.part(at..at + 1).unwrap())).collect();
+    assert_eq!(parts, [Some(Ok(())), Some(Err(Unavailable)), Some(Ok(()))]);
+    assert!(recovered(&disk.crash(LOST)).ends_with(&["ack 1".to_owned(), "ack 2".to_owned()]));
+}
+
+#[test]
+fn what_is_to_be_written_anew_and_has_no_room_stops_nothing() {
+    let mut stopped = 0;
+    for filler in 0..24 {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        // The oldest segment has something long that stays; the others are dead, and there is no spare when the disk is full.
+        log.write([note("stays ".repeat(1000))]);
+        for number in 0..20 {
+            log.write([note(format!("{number} ").repeat(900)), note("let go"), note("stays ".repeat(1000))]);
+        }
+        (0..filler).for_each(|number| assert_eq!(log.write([note(format!("{number:0>400}"))]), Some(Ok(()))));
+        disk.set_capacity(Some(disk.used()));
+        let carried = |log: &Opened| log.keeper.look().refused.len();
+        for number in 0..12 {
+            let long = log.submit([reserved(format!("{number} ").repeat(1000))]);
+            let receipt = log.write([note("ack")]);
+            assert_eq!(receipt, Some(Ok(())), "{filler}, {number}: {:?}", log.journal.figures());
+            assert!(log.journal.outcome(long).is_some());
+        }
+        stopped += usize::from(carried(&log) > 0);
+        let texts = recovered(&disk.crash(LOST));
+        assert!(texts.contains(&"ack".to_owned()) && texts.contains(&"stays ".repeat(1000)), "{filler}");
+    }
+    assert!(stopped > 0, "nothing was ever without room");
+}
+
+#[test]
+fn the_disk_is_not_asked_again_for_each_entry_that_waits() {
+    let (disk, log) = full(4);
+    let now = Duration::from_secs(10);
+    // Nobody may refuse these: the last of them wait.
+    for number in 0..200 {
+        let _ = log.submit([note(format!("{number:0>400}"))]);
+    }
+    log.journal.write_waiting_at(now);
+    let waiting = log.submit([note("waits")]);
+    let asked = |log: &Opened| (calls(&disk, CallKind::Create), log.keeper.look().checkpoints);
+    log.journal.write_waiting_at(now);
+    let before = asked(&log);
+    for _ in 0..20 {
+        let _ = log.submit([note("waits")]);
+        log.journal.write_waiting_at(now);
+    }
+    assert_eq!(log.journal.outcome(waiting), None);
+    assert_eq!(asked(&log), before);
+    disk.set_capacity(None);
+    log.journal.write_waiting_at(now + Duration::from_secs(1));
+    assert_eq!(log.journal.outcome(waiting), Some(Ok(())));
+}
+
+#[test]
+fn after_an_error_nothing_is_accepted_and_everybody_hears() {
+    let disk = MemoryDisk::new();
+    let log = open(&disk);
+    log.write([note("good")]);
+    let receipt = log.submit([note("bad"), note("no")]);
+    disk.fail_at(disk.calls().len() as u64 + 1, ErrorKind::Other, Times::Once);
+    log.journal.write_waiting();
+    assert_eq!(log.journal.health(), Health::Poisoned);
+    assert!(log.journal.failure().unwrap().starts_with("sync 0000000000001000.log: "));
+    assert_eq!(log.journal.outcome(receipt), Some(Err(Unavailable)));
+    assert_eq!(log.keeper.look().refused, ["bad"]);
+    assert_eq!(log.journal.submit(&mut vec![note("late")], &log.bell), Err(Unavailable));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(log.bell.poll_rung(&mut context).is_ready());
+}
