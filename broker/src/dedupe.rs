@@ -1,10 +1,13 @@
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
 use ciphermq_journal::Position;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::model::{ExchangeId, QueueId};
+use crate::ring::Ring;
 use crate::window::{Keyed, Window};
 use crate::{BrokerOptions, Timestamp};
 
@@ -52,8 +55,8 @@ pub(crate) struct Dedupe {
 /// What the log told out of turn.
 #[derive(Debug, Default)]
 struct Replay {
-    /// Ids older than the last one pushed.
-    late: Vec<KnownId>,
+    /// Ids older than the last one pushed: stretches in which they ascend, as a log writes them anew.
+    late: Vec<Ring<KnownId>>,
     /// Messages with a copy that was moved.
     moved: Vec<(IdHash, Position)>,
 }
@@ -162,8 +165,15 @@ impl Dedupe {
     pub(crate) fn recover(&mut self, id: KnownId) {
         if self.window.back().is_none_or(|last| last.origin < id.origin) {
             self.push(id.without_time(), id.published);
-        } else {
-            self.replay.late.push(id);
+            return;
+        }
+        match self.replay.late.last_mut() {
+            Some(run) if run.back().is_some_and(|last| last.origin < id.origin) => run.push_back(id),
+            _ => {
+                let mut run = Ring::new();
+                run.push_back(id);
+                self.replay.late.push(run);
+            }
         }
     }
 
@@ -174,12 +184,9 @@ impl Dedupe {
 
     /// The log has been read: everything is put in the order it was published in, and what is too old is forgotten.
     pub(crate) fn recovered(&mut self, now: Timestamp) {
-        let Replay { mut late, moved } = std::mem::take(&mut self.replay);
+        let Replay { late, moved } = std::mem::take(&mut self.replay);
         if !late.is_empty() {
-            late.sort_unstable_by_key(|id| id.origin);
-            // A crash between writing an id anew and dropping its old record leaves both.
-            late.dedup_by_key(|id| id.origin);
-            self.merge(late);
+            self.merge(in_order(late));
         }
         for (hash, origin) in moved {
             self.relocate(hash, origin);
@@ -187,11 +194,11 @@ impl Dedupe {
         self.expire(now);
     }
 
-    fn merge(&mut self, late: Vec<KnownId>) {
+    fn merge(&mut self, late: impl Iterator<Item = KnownId>) {
         let window = std::mem::replace(&mut self.window, Window::new());
         let (mut seconds, mut popped) = (std::mem::take(&mut self.seconds), self.popped);
         (self.pushed, self.popped) = (0, 0);
-        let mut late = late.into_iter().peekable();
+        let mut late = late.peekable();
         for known in window.into_records() {
             while seconds.front().is_some_and(|(_, end)| *end <= popped) {
                 seconds.pop_front();
@@ -242,6 +249,26 @@ impl Dedupe {
             self.popped += 1;
         }
     }
+}
+
+/// The ids of all stretches, ascending, each once: a crash between writing an id anew and dropping its old record leaves both. Each
+/// stretch gives its memory back as it is read: there may be ten million ids.
+fn in_order(runs: Vec<Ring<KnownId>>) -> impl Iterator<Item = KnownId> {
+    let mut runs: Vec<_> = runs.into_iter().map(|run| run.into_iter().peekable()).collect();
+    let next = |run: &mut Peekable<_>| run.peek().map(|id: &KnownId| id.origin);
+    let firsts = runs.iter_mut().map(next).enumerate();
+    let mut heap: BinaryHeap<_> = firsts.filter_map(|(at, first)| Some(Reverse((first?, at)))).collect();
+    let mut last = None;
+    std::iter::from_fn(move || {
+        loop {
+            let Reverse((origin, at)) = heap.pop()?;
+            let id = runs[at].next()?;
+            heap.extend(next(&mut runs[at]).map(|next| Reverse((next, at))));
+            if last.replace(origin) != Some(origin) {
+                return Some(id);
+            }
+        }
+    })
 }
 
 impl KnownId {
@@ -334,6 +361,30 @@ mod tests {
             assert!(dedupe.insert(hash, ExchangeId(exchange), Position(1), Place::Anywhere, Timestamp(0)));
         }
         assert_eq!(dedupe.find(hash).len(), 2);
+    }
+
+    /// Ids of these numbers, as a log tells them: at their positions, a second apart.
+    fn told(dedupe: &mut Dedupe, numbers: impl IntoIterator<Item = u64>) {
+        for number in numbers {
+            let (hash, second) = (IdHash::new(7, &number.to_string()), Timestamp(number * SECOND_MS));
+            dedupe.recover(KnownId::new(hash, EXCHANGE, Place::Anywhere, Position(number), second));
+        }
+    }
+
+    #[test]
+    fn ids_written_anew_any_number_of_times_are_known_once_and_in_order() {
+        let mut dedupe = dedupe(1_000_000_000, 100_000);
+        // Publishes, then what was in front of them, of which a crash has left some twice; younger publishes in between.
+        told(&mut dedupe, 5_000..6_000);
+        told(&mut dedupe, 2_000..4_000);
+        told(&mut dedupe, 1..2_500);
+        told(&mut dedupe, 6_000..6_100);
+        told(&mut dedupe, 3_900..5_010);
+        dedupe.recovered(Timestamp(0));
+        let ids: Vec<_> = dedupe.published_at(Position(0)..=Position(u64::MAX)).collect();
+        assert!(ids.iter().map(|id| id.origin.0).eq(1..6_100));
+        assert!(ids.iter().all(|id| id.published.0 == id.origin.0 * SECOND_MS), "each with its own time");
+        assert!((1..6_100).all(|number: u64| dedupe.knows(IdHash::new(7, &number.to_string()), EXCHANGE)));
     }
 
     #[test]
