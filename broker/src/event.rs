@@ -21,8 +21,9 @@ pub(crate) enum Event {
     Publish { message: Message, hash: IdHash, route: Arc<Route> },
     /// A publish that was known when it was asked for. Never written: its answer only waits for what it repeats.
     Duplicate,
-    /// A message is done with. `loose`: by somebody who held no lease on it, so others may remove it at the same time.
-    Settle { queue: Arc<Queue>, order: Position, seen: Settled, loose: bool },
+    /// A message is done with. `loose`, by its origin: by somebody who held no lease on it, so others may move or remove it at the
+    /// same time.
+    Settle { queue: Arc<Queue>, order: Position, seen: Settled, loose: Option<Box<Position>> },
     /// A message goes to a dead-letter queue, or out of one. One event: never two copies, never none. `target` is the queue `to`
     /// when the record is admitted.
     Move { queue: Arc<Queue>, order: Position, to: Arc<str>, target: Option<Arc<Queue>>, message: Box<Message> },

@@ -103,6 +103,12 @@ impl Link {
         Some(submitted)
     }
 
+    /// How many entries the next submission has so far: what was collected behind the first `n` of them is [`Receipt::part`]
+    /// `n..` of its receipt.
+    pub fn collected(&self) -> usize {
+        self.records.len()
+    }
+
     /// Whether a receipt is complete; `None` while it is not.
     pub fn outcome(&self, receipt: Receipt) -> Option<Result<(), Unavailable>> {
         self.shared.journal.outcome(receipt)

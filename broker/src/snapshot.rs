@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::Message;
-use crate::dedupe::Place;
+use crate::dedupe::{KnownId, Place};
 use crate::loader::Loader;
 use crate::options::in_words;
 use crate::queue::{Queue, Sighting};
@@ -90,6 +90,13 @@ pub struct CopyView {
     pub acknowledged: Option<u64>,
 }
 
+/// A copy of a message in a queue.
+pub(crate) struct LiveCopy {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) sighting: Sighting,
+    pub(crate) known: KnownId,
+}
+
 impl State {
     /// Up to `limit` queues behind the name `after`, by name.
     pub(crate) fn list_queues(&self, after: Option<&str>, limit: usize) -> Vec<QueueView> {
@@ -163,27 +170,34 @@ impl State {
         copies
     }
 
-    /// The queues that hold a copy of the message `id`.
+    /// The copies of the message `id` in queues, with their bodies.
     pub(crate) fn sightings(&self, id: &str, loader: &mut Loader) -> Vec<(Arc<Queue>, Sighting, Message)> {
-        let known = self.dedupe().find(self.hash(id));
-        let mut sightings = Vec::new();
-        for record in known {
-            let queues = match record.place() {
+        let load = |LiveCopy { queue, sighting, .. }| {
+            // One that has left in the meantime, or cannot be read back, is not seen.
+            let message = loader.load(&queue, sighting.order, sighting.body.clone()).ok()?;
+            // The hash names the message only almost certainly; its text decides.
+            (message.id() == id).then_some((queue, sighting, message))
+        };
+        self.copies(id).into_iter().filter_map(load).collect()
+    }
+
+    /// Every copy of the message `id` there is in a queue: none of them moves to another one meanwhile.
+    pub(crate) fn copies(&self, id: &str) -> Vec<LiveCopy> {
+        let hash = self.hash(id);
+        let dedupe = self.dedupe();
+        let mut copies = Vec::new();
+        for known in dedupe.find(hash) {
+            let queues = match known.place() {
                 Place::In(queue) => self.registry.queue_by_id(queue).into_iter().collect(),
                 Place::Anywhere => self.registry.queues(),
             };
+            let Some(known) = dedupe.published_at(known.origin..=known.origin).next() else { continue };
             for queue in queues {
-                for sighting in queue.find(record.origin) {
-                    // One that has left in the meantime, or cannot be read back, is not seen.
-                    let Ok(message) = loader.load(&queue, sighting.order, sighting.body.clone()) else { continue };
-                    // The hash names the message only almost certainly; its text decides.
-                    if message.id() == id {
-                        sightings.push((Arc::clone(&queue), sighting, message));
-                    }
-                }
+                let found = queue.find(known.origin).into_iter();
+                copies.extend(found.map(|sighting| LiveCopy { queue: Arc::clone(&queue), sighting, known }));
             }
         }
-        sightings
+        copies
     }
 }
 

@@ -140,7 +140,7 @@ fn record() -> impl Strategy<Value = Record> {
             queue,
             order,
             seen,
-            loose
+            loose: loose.then(|| Box::new(order)),
         }),
         (one(), position(), one(), message()).prop_map(|(queue, order, target, message)| Event::Move {
             queue,

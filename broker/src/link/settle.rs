@@ -7,6 +7,7 @@ use super::leases::Lease;
 use crate::event::{Event, Record, Settled};
 use crate::queue::{GiveBack, NoLease, Sighting};
 use crate::shared::Stays;
+use crate::snapshot::LiveCopy;
 use crate::{Error, Reason, Timestamp};
 
 /// How to end or extend a lease.
@@ -95,7 +96,7 @@ impl Link {
             Settle::Ack => {
                 let seen = lease.settled(queue.settle(connection, which, now)?);
                 let (queue, order) = (Arc::clone(queue), which.order);
-                records.push(Record::new(now, Event::Settle { queue, order, seen, loose: false }));
+                records.push(Record::new(now, Event::Settle { queue, order, seen, loose: None }));
                 None
             }
             Settle::Reject(reason) => {
@@ -115,12 +116,17 @@ impl Link {
         if self.settle(id, None, Settle::Ack, now).is_ok() {
             return;
         }
-        let hash = self.shared.state.hash(id);
-        for (queue, sighting, message) in self.shared.state.sightings(id, &mut self.loader) {
-            let (exchange, published) = (message.exchange_id(), message.published());
-            let Sighting { order, delivered, attempts, .. } = sighting;
-            let seen = Settled { hash, exchange, published, delivered, attempts };
-            self.records.push(Record::new(now, Event::Settle { queue, order, seen, loose: true }));
+        for LiveCopy { queue, sighting, known } in self.shared.state.copies(id) {
+            let Sighting { order, body, delivered, attempts, .. } = sighting;
+            let published = match self.loader.load(&queue, order, body) {
+                Ok(message) if message.id() != id => continue,
+                Ok(message) => message.published(),
+                // It has gone elsewhere in the meantime, or cannot be read: it is done with all the same.
+                Err(_) => known.published,
+            };
+            let seen = Settled { hash: known.hash, exchange: known.exchange, published, delivered, attempts };
+            let loose = Some(Box::new(known.origin));
+            self.records.push(Record::new(now, Event::Settle { queue, order, seen, loose }));
         }
     }
 }

@@ -137,6 +137,15 @@ impl CarriedIds {
         }
     }
 
+    /// A record of ids is not written: if no other has them, they are the next ones again.
+    pub(super) fn take_back(&mut self, ids: &[KnownId]) {
+        if let (Some(first), Some(last)) = (ids.first(), ids.last())
+            && !self.records.contains_key(&last.origin)
+        {
+            self.through = self.through.min(Position(first.origin.0 - 1));
+        }
+    }
+
     /// Records all of whose ids are forgotten are of no use.
     pub(super) fn forget_expired(&mut self, dedupe: &Dedupe, space: &mut Space) {
         while let Some(entry) = self.records.first_entry()

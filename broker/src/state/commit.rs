@@ -1,6 +1,6 @@
 //! What happens to a record on its way through the journal: decided before it is written, done when it is committed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,6 +25,12 @@ pub(crate) struct Committer {
     pub(super) now: Timestamp,
     /// Settlements by somebody without a lease, admitted and not committed: nobody else may move these messages.
     loose: HashSet<(QueueId, Position)>,
+    /// Whether there ever was one.
+    was_loose: bool,
+    /// All other settlements admitted and not committed, in order.
+    settling: VecDeque<(QueueId, Position)>,
+    /// Moves admitted and not committed: where each message goes.
+    moving: HashMap<(QueueId, Position), (Arc<Queue>, Position)>,
     pub(super) ids: CarriedIds,
     pub(super) is_replaying: bool,
     /// Publishes until records of ids are looked at again.
@@ -41,8 +47,22 @@ impl Commit<Record> for Committer {
         match &mut record.event {
             Event::Publish { message, hash, route } => state.admit_publish(position, message, *hash, route, now),
             Event::Duplicate => false,
-            Event::Settle { queue, order, loose: true, .. } => {
-                queue.location(*order).is_some() && self.loose.insert((queue.id(), *order))
+            Event::Settle { queue, order, loose: Some(origin), .. } => match self.find_copy(queue, *order, **origin) {
+                Some(found) => {
+                    (*queue, *order) = found;
+                    self.was_loose = true;
+                    self.loose.insert((queue.id(), *order))
+                }
+                None => false,
+            },
+            Event::Settle { queue, order, loose: None, .. } => {
+                let named = (queue.id(), *order);
+                // Somebody without a lease was faster: that record is the one.
+                let is_first = !self.was_loose || !self.loose.contains(&named) && queue.location(*order).is_some();
+                if is_first {
+                    self.settling.push_back(named);
+                }
+                is_first
             }
             Event::Move { queue, order, to, target, .. } => {
                 // Acknowledged by somebody without a lease, or its queue was deleted: nothing is left to move.
@@ -50,8 +70,11 @@ impl Commit<Record> for Committer {
                     return false;
                 }
                 *target = state.registry.queue(to);
-                if target.is_none() {
-                    queue.restore(*order, now);
+                match target {
+                    Some(target) => {
+                        self.moving.insert((queue.id(), *order), (Arc::clone(target), position));
+                    }
+                    None => queue.restore(*order, now),
                 }
                 target.is_some()
             }
@@ -66,8 +89,7 @@ impl Commit<Record> for Committer {
                     false
                 }
             },
-            Event::Settle { .. }
-            | Event::Discard { .. }
+            Event::Discard { .. }
             | Event::Attempts { .. }
             | Event::Relocate { .. }
             | Event::Ids(_)
@@ -84,12 +106,14 @@ impl Commit<Record> for Committer {
                 self.expire_ids(space);
             }
             Event::Settle { queue, order, seen, loose } => {
-                if loose {
-                    self.loose.remove(&(queue.id(), order));
+                match loose {
+                    Some(_) => drop(self.loose.remove(&(queue.id(), order))),
+                    None => drop(self.settling.pop_front()),
                 }
                 state.commit_settle(&queue, order, seen, now, space);
             }
             Event::Move { queue, order, target: Some(target), message, .. } => {
+                self.moving.remove(&(queue.id(), order));
                 state.commit_move(position, (&queue, order), &target, *message, now, space);
             }
             Event::Discard { queue, order } => drop(state.retire(&queue, order, now, space)),
@@ -111,6 +135,9 @@ impl Commit<Record> for Committer {
     }
 
     fn refuse(&mut self, record: Record) {
+        if let Event::Ids(ids) = &record.event {
+            self.ids.take_back(ids);
+        }
         self.state.refuse(record);
     }
 }
@@ -118,7 +145,49 @@ impl Commit<Record> for Committer {
 impl Committer {
     pub(crate) fn new(state: Arc<State>, now: Timestamp) -> Committer {
         let is_replaying = state.is_logged();
-        Committer { state, now, loose: HashSet::new(), ids: CarriedIds::default(), is_replaying, until_expiry: 0 }
+        Committer {
+            state,
+            now,
+            loose: HashSet::new(),
+            was_loose: false,
+            settling: VecDeque::new(),
+            moving: HashMap::new(),
+            ids: CarriedIds::default(),
+            is_replaying,
+            until_expiry: 0,
+        }
+    }
+
+    /// Where the message is that somebody without a lease saw as `order` of `queue`: it may have been moved since, or be about to. If it
+    /// has gone from there, any copy of it: all are to be settled. `None` if nothing is left to do.
+    fn find_copy(&self, queue: &Arc<Queue>, order: Position, origin: Position) -> Option<(Arc<Queue>, Position)> {
+        if self.is_settling(queue, order) {
+            return None;
+        }
+        let here = self.moved_to(queue, order);
+        here.or_else(|| {
+            let copies = |queue: Arc<Queue>| {
+                let copies = queue.find(origin).into_iter().map(|copy| copy.order);
+                copies.filter_map(|order| self.moved_to(&queue, order)).next()
+            };
+            self.state.registry.queues().into_iter().find_map(copies)
+        })
+    }
+
+    /// Where the message will be when it is settled by the next record, unless it is settled by then.
+    fn moved_to(&self, queue: &Arc<Queue>, order: Position) -> Option<(Arc<Queue>, Position)> {
+        let to = match self.moving.get(&(queue.id(), order)) {
+            Some((target, position)) => (Arc::clone(target), *position),
+            None if queue.location(order).is_some() => (Arc::clone(queue), order),
+            None => return None,
+        };
+        (!self.is_settling(&to.0, to.1)).then_some(to)
+    }
+
+    /// Whether a record that is admitted and not committed settles it.
+    fn is_settling(&self, queue: &Queue, order: Position) -> bool {
+        let named = (queue.id(), order);
+        self.loose.contains(&named) || self.settling.contains(&named)
     }
 
     fn expire_ids(&mut self, space: &mut Space) {
@@ -134,7 +203,7 @@ impl State {
     pub(crate) fn refuse(&self, record: Record) {
         match record.event {
             Event::Publish { message, route, .. } => self.unreserve(&route, message.bytes()),
-            Event::Settle { queue, order, loose: false, .. } | Event::Move { queue, order, .. } => {
+            Event::Settle { queue, order, loose: None, .. } | Event::Move { queue, order, .. } => {
                 queue.restore(order, record.at);
             }
             Event::Change(change, _) => self.refuse_change(&change, record.at),
@@ -210,8 +279,10 @@ impl State {
         now: Timestamp,
         space: &mut Space,
     ) {
+        // Whoever looks for copies of the message meanwhile would see none.
+        let mut dedupe = self.dedupe();
         self.retire(from, order, now, space);
-        self.dedupe().relocate(self.hash(message.id()), message.origin());
+        dedupe.relocate(self.hash(message.id()), message.origin());
         let is_dead = message.dead_letter().is_some();
         self.stats.dead_lettered.fetch_add(u64::from(is_dead), Ordering::Relaxed);
         let how = if is_dead { "dead-lettered" } else { "sent again" };

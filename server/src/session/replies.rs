@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use ciphermq_journal::{Receipt, Unavailable};
 
@@ -26,6 +27,8 @@ pub(crate) struct Replies {
 struct Line {
     bytes: usize,
     kind: Kind,
+    /// How many entries of its submission had been collected when it was pushed: what it promises ends there.
+    entries: usize,
 }
 
 /// What a reply says.
@@ -70,11 +73,11 @@ impl Replies {
         self.last_receipt.is_none_or(|receipt| outcome(receipt).is_some())
     }
 
-    /// Adds one reply line, which `encode` appends.
-    pub(crate) fn push(&mut self, kind: Kind, encode: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds one reply line, which `encode` appends. So many `entries` have been collected for the next submission.
+    pub(crate) fn push(&mut self, kind: Kind, entries: usize, encode: impl FnOnce(&mut Vec<u8>)) {
         let before = self.text.len();
         encode(&mut self.text);
-        self.lines.push_back(Line { bytes: self.text.len() - before, kind });
+        self.lines.push_back(Line { bytes: self.text.len() - before, kind, entries });
         self.collected += 1;
         self.is_promised |= kind == Kind::Promise;
     }
@@ -113,9 +116,13 @@ impl Replies {
             };
             let Some(result) = result else { return };
             let Group { lines, bytes, .. } = *group;
-            match result {
-                Ok(()) => out.extend_from_slice(&self.text[self.start..self.start + bytes]),
-                Err(Unavailable) => self.copy_unless_promised(lines, out, &broken),
+            match (result, group.wait) {
+                (Ok(()), _) => out.extend_from_slice(&self.text[self.start..self.start + bytes]),
+                (Err(Unavailable), Wait::For(receipt)) => {
+                    let is_kept = |part| outcome(part) == Some(Ok(()));
+                    self.copy_what_stands(lines, out, |entries| receipt.part(entries).is_none_or(is_kept), &broken);
+                }
+                (Err(Unavailable), Wait::Over(_)) => self.copy_what_stands(lines, out, |_| false, &broken),
             }
             self.lines.drain(..lines);
             self.start += bytes;
@@ -139,12 +146,24 @@ impl Replies {
         self.start = 0;
     }
 
-    fn copy_unless_promised(&self, lines: usize, out: &mut Vec<u8>, broken: impl Fn(&mut Vec<u8>)) {
-        let mut at = self.start;
+    /// Of a submission that was not committed whole: replies that stand whatever happens, and promises whose own entries are
+    /// kept. Several promises may be about the same entries.
+    fn copy_what_stands(
+        &self,
+        lines: usize,
+        out: &mut Vec<u8>,
+        is_kept: impl Fn(Range<usize>) -> bool,
+        broken: impl Fn(&mut Vec<u8>),
+    ) {
+        let (mut at, mut entries, mut stands) = (self.start, 0..0, is_kept(0..0));
         for line in self.lines.iter().take(lines) {
+            if line.entries > entries.end {
+                entries = entries.end..line.entries;
+                stands = is_kept(entries.clone());
+            }
             match line.kind {
-                Kind::Final => out.extend_from_slice(&self.text[at..at + line.bytes]),
-                Kind::Promise => broken(out),
+                Kind::Promise if !stands => broken(out),
+                Kind::Promise | Kind::Final => out.extend_from_slice(&self.text[at..at + line.bytes]),
             }
             at += line.bytes;
         }
@@ -173,7 +192,7 @@ mod tests {
         let bell = Arc::new(Doorbell::new());
         let (mut replies, mut out) = (Replies::default(), Vec::new());
         for number in 0..10_000u32 {
-            replies.push(Kind::Promise, |out| out.extend_from_slice(format!("ACK {number:05}\n").as_bytes()));
+            replies.push(Kind::Promise, 1, |out| out.extend_from_slice(format!("ACK {number:05}\n").as_bytes()));
             let receipt = journal.submit(&mut vec![number], &bell).unwrap();
             // The group of this round stays open while the one before it is released.
             replies.release(&mut out, |receipt| journal.outcome(receipt), |_| {});
@@ -190,13 +209,32 @@ mod tests {
     fn an_open_promise_counts_though_a_final_reply_came_after_it() {
         let journal = Journal::simulated(Nobody, Simulation { pace: Pace::WhenTold, ..Default::default() });
         let mut replies = Replies::default();
-        replies.push(Kind::Promise, |out| out.extend_from_slice(b"ACK m-1\n"));
+        replies.push(Kind::Promise, 1, |out| out.extend_from_slice(b"ACK m-1\n"));
         let receipt = journal.submit(&mut vec![1], &Arc::new(Doorbell::new())).unwrap();
         replies.close_group(Some(Ok(receipt)));
-        replies.push(Kind::Final, |out| out.extend_from_slice(b"Unknown command\n"));
+        replies.push(Kind::Final, 0, |out| out.extend_from_slice(b"Unknown command\n"));
         replies.close_group(None);
         assert!(!replies.is_settled(|receipt| journal.outcome(receipt)));
         journal.write_waiting();
         assert!(replies.is_settled(|receipt| journal.outcome(receipt)));
+    }
+
+    #[test]
+    fn of_a_submission_that_was_not_committed_whole_only_the_promises_of_what_is_missing_are_broken() {
+        let fail_at = Some(Position(3));
+        let journal = Journal::simulated(Nobody, Simulation { fail_at, ..Default::default() });
+        let (mut replies, mut out) = (Replies::default(), Vec::new());
+        // A batch of two is answered twice, a reply that stands has entries of its own, and the last entry fails.
+        let lines = [(Kind::Promise, 2, "A"), (Kind::Promise, 2, "B"), (Kind::Final, 3, "N"), (Kind::Promise, 4, "C")];
+        for (kind, entries, text) in lines {
+            replies.push(kind, entries, |out| out.extend_from_slice(text.as_bytes()));
+        }
+        let receipt = journal.submit(&mut vec![1, 2, 3, 4], &Arc::new(Doorbell::new())).unwrap();
+        replies.close_group(Some(Ok(receipt)));
+        // Nothing was collected for this one; what it waits for is over.
+        replies.push(Kind::Promise, 0, |out| out.extend_from_slice(b"D"));
+        replies.close_group(Some(journal.submit(&mut vec![5], &Arc::new(Doorbell::new()))));
+        replies.release(&mut out, |receipt| journal.outcome(receipt), |out| out.push(b'-'));
+        assert_eq!(String::from_utf8(out).unwrap(), "ABN--");
     }
 }

@@ -324,11 +324,11 @@ impl TextSession {
     }
 
     pub(super) fn legacy(&mut self, reply: &LegacyReply<'_>) {
-        self.replies.push(Kind::Final, |out| reply.encode(out));
+        self.replies.push(Kind::Final, self.link.collected(), |out| reply.encode(out));
     }
 
     pub(super) fn error(&mut self, code: Code, text: &dyn std::fmt::Display) {
-        self.replies.push(Kind::Final, |out| Reply::encode_error(out, code, text));
+        self.replies.push(Kind::Final, self.link.collected(), |out| Reply::encode_error(out, code, text));
     }
 }
 

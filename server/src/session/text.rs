@@ -254,16 +254,16 @@ impl TextSession {
     }
 
     pub(super) fn reply(&mut self, reply: &Reply<'_>) {
-        self.replies.push(Kind::Final, |out| reply.encode(out));
+        self.replies.push(Kind::Final, self.link.collected(), |out| reply.encode(out));
     }
 
     pub(super) fn promise(&mut self, reply: &Reply<'_>) {
-        self.replies.push(Kind::Promise, |out| reply.encode(out));
+        self.replies.push(Kind::Promise, self.link.collected(), |out| reply.encode(out));
     }
 
     fn reply_broken_promise(&mut self) {
         let (dialect, health) = (self.dialect(), self.link.health());
-        self.replies.push(Kind::Final, |out| broken_promise(dialect, health, out));
+        self.replies.push(Kind::Final, self.link.collected(), |out| broken_promise(dialect, health, out));
     }
 
     fn line_too_long(&mut self) {
@@ -271,9 +271,9 @@ impl TextSession {
         match self.mode {
             Mode::Legacy(_) => {
                 let reply = LegacyReply::Error(LegacyError::LineTooLong);
-                self.replies.push(Kind::Final, |out| reply.encode(out));
+                self.replies.push(Kind::Final, self.link.collected(), |out| reply.encode(out));
             }
-            Mode::Modern => self.replies.push(Kind::Final, |out| {
+            Mode::Modern => self.replies.push(Kind::Final, self.link.collected(), |out| {
                 Reply::encode_error(out, Code::LineTooLong, &format_args!("a line has at most {max} bytes"));
             }),
         }
