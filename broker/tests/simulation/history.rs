@@ -281,12 +281,16 @@ impl History {
     pub(crate) fn submitted(
         &mut self,
         at: u64,
-        entries: Vec<Entry>,
+        mut entries: Vec<Entry>,
         receipt: Option<Receipt>,
         returned: Option<Returned>,
     ) {
         if entries.is_empty() && receipt.is_none() {
             return;
+        }
+        if receipt.is_none() {
+            // Their order is the broker's; attempts behind the others are the least it promises.
+            entries.sort_by_key(|entry| matches!(entry, Entry::Attempts { .. }));
         }
         self.submissions += 1;
         self.pending.push_back(Submission { number: self.submissions, at, entries, receipt, returned });
