@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ciphermq_broker::inspect::Inspector;
 use ciphermq_broker::limits::{ANNOUNCEMENTS_PER_CLIENT_MAX, KEY_BYTES_MAX};
 use ciphermq_broker::{Announcement, BrokerOptions, Error, Link, Settle};
-use ciphermq_journal::{Scanned, Times, scan};
+use ciphermq_journal::{Crash, Scanned, Stop, Times, Unsynced, scan};
 
 use store::{SEGMENT_BYTES, Store};
 
@@ -170,6 +170,72 @@ fn only_so_many_versions_are_kept_and_they_do_not_pin_the_disk() {
     store.fail_power();
     assert_eq!(known(&store.link(), "c"), before);
     assert_eq!(store.broker.journal_figures().live_bytes, live);
+}
+
+/// Announces while messages come and go, until the disk stops. What was answered, and what was on its way.
+fn announce_until_it_stops(store: &Store) -> (Vec<Announcement>, Option<Announcement>) {
+    let mut link = store.link();
+    let mut answered = Vec::new();
+    for round in 0..ROUNDS {
+        let client = ["a", "b", "c"][round as usize % 3];
+        let next = Announcement { bytes: vec![round as u8; 1_500].into(), ..announcement(client, 1 + round, ALICE) };
+        let Ok(returned) = link.announce_key(next.clone(), store.now) else { return (answered, Some(next)) };
+        store.broker.write_journal();
+        let Some(Ok(())) = link.outcome(returned.receipt.unwrap()) else { return (answered, Some(next)) };
+        answered.push(next);
+        for n in 0..4 {
+            let id = format!("{round}-{n}");
+            let text = "x".repeat(3_000);
+            let publish = store::message("default_key", &id, &text);
+            if link.publish(publish, store.now).is_err() || link.submit().is_none_or(|submitted| submitted.is_err()) {
+                return (answered, None);
+            }
+            store.broker.write_journal();
+            let fetched = link.fetch(store::QUEUE, None, store.now);
+            if !matches!(fetched, Ok(Some(_))) || link.settle(&id, None, Settle::Ack, store.now).is_err() {
+                return (answered, None);
+            }
+            let _ = link.submit();
+            store.broker.write_journal();
+        }
+    }
+    (answered, None)
+}
+
+const ROUNDS: u64 = 24;
+
+#[test]
+fn wherever_the_power_fails_what_was_answered_is_there_and_nothing_else() {
+    let whole = Store::tiny(BrokerOptions::default());
+    let before = whole.disk.calls().len();
+    assert_eq!(announce_until_it_stops(&whole).0.len() as u64, ROUNDS);
+    let calls = whole.disk.calls().len() - before;
+    let removed = whole.broker.journal_figures();
+    println!("{calls} calls to the disk, {removed:?}");
+    assert!(calls > 300);
+    let (mut on_its_way, mut kept) = (0, 0);
+    for at in 0..calls as u64 {
+        let mut store = Store::tiny(BrokerOptions::default());
+        let stop = [Stop::Before, Stop::After, Stop::Torn(at % 4_096)][at as usize % 3];
+        store.disk.stop_at(before as u64 + at, stop);
+        let (answered, asked) = announce_until_it_stops(&store);
+        store.crash([Crash::Kill, Crash::PowerLoss(Unsynced::Lost)][at as usize / 3 % 2]);
+        let link = store.link();
+        let mut found: Vec<(u64, Arc<[u8]>)> = ["a", "b", "c"]
+            .iter()
+            .flat_map(|client| known(&link, client).0)
+            .map(|(seq, _, bytes)| (seq, bytes))
+            .collect();
+        found.sort();
+        let expected: Vec<_> = answered.iter().map(|it| (it.seq, Arc::clone(&it.bytes))).collect();
+        on_its_way += u64::from(asked.is_some());
+        let more = asked.filter(|asked| found.last().is_some_and(|(seq, _)| *seq == asked.seq));
+        kept += u64::from(more.is_some());
+        let expected: Vec<_> = expected.into_iter().chain(more.map(|it| (it.seq, it.bytes))).collect();
+        assert_eq!(found, expected, "stopped {stop:?} call {at}");
+    }
+    println!("{on_its_way} times one was on its way, {kept} times it was kept");
+    assert!(on_its_way > 20 && kept > 0 && kept < on_its_way);
 }
 
 #[test]
