@@ -69,6 +69,7 @@ mod options;
 mod publisher;
 mod repeats;
 mod request;
+mod resolve;
 mod shared;
 mod slots;
 mod state;

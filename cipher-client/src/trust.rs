@@ -20,7 +20,6 @@ mod store;
 
 pub use announcement::{Announcement, AnnouncementBuilder};
 pub use pins::{Pin, PinMode, Pins};
-#[allow(unused_imports, reason = "used by the openers, which follow")]
 pub(crate) use policy::Claim;
 pub use policy::SenderPolicy;
 pub use recipient::{Recipient, Trusted, Unverified};

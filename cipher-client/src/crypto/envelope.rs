@@ -35,7 +35,6 @@ pub struct Envelope<'a> {
     nonce: Cow<'a, str>,
     tag: Cow<'a, str>,
     ciphertext: Cow<'a, str>,
-    #[allow(dead_code, reason = "read where suite 1 is signed")]
     x: Option<&'a str>,
     second: Option<Second<'a>>,
 }
@@ -70,7 +69,6 @@ impl<'a> Envelope<'a> {
     }
 
     /// The member `x` of suite 1 as JSON, if there is one.
-    #[allow(dead_code, reason = "read where suite 1 is signed")]
     pub(super) fn x(&self) -> Option<&'a str> {
         self.x
     }

@@ -1,20 +1,21 @@
 //! Opening: the costly unwrap once a session key, and one answer for every failure.
 
+mod first;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::context::{Context, ContextPolicy};
-use super::envelope::{Envelope, Parts};
-use super::keys::{PrivateInner, PrivateKey, PrivateMaterial};
+use super::envelope::Envelope;
+use super::keys::{PrivateInner, PrivateKey};
 use super::keyset::Keyset;
-use super::opened::{Opened, Suite, SuiteSet};
-use super::process::Moment;
-use super::suite;
+use super::opened::{Opened, Sender, SuiteSet};
+use super::process::{Moment, PerProcess};
+use super::sequence::{Order, Sequences};
 use super::suite2::open::{self as second, Opening};
 use super::suite2::stream::OpenReader;
-use super::unwrap::{Found, Secret, Unwrapper};
-use super::unwrap_cache::{CacheKey, Purpose};
+use super::unwrap::Unwrapper;
 use crate::error::{ErrorKind, Result};
 use crate::trust::SenderPolicy;
 
@@ -89,6 +90,12 @@ pub struct OpenerStats {
     pub throttled: u64,
     /// Session keys unwrapped, the costly step.
     pub unwraps: u64,
+    /// Signed messages that were left out, by their numbers ([`Order::Gap`]).
+    pub missing: u64,
+    /// Those that came after all ([`Order::Late`]).
+    pub late: u64,
+    /// Signed messages that came again ([`Order::Repeat`]).
+    pub repeated: u64,
 }
 
 /// Opens messages with one or several private keys. To be kept and shared
@@ -110,9 +117,13 @@ pub struct Opener {
     senders: SenderPolicy,
     suites: SuiteSet,
     expected: ContextPolicy,
+    sequences: PerProcess<Sequences>,
     opened: AtomicU64,
     failed: AtomicU64,
     throttled: AtomicU64,
+    missing: AtomicU64,
+    late: AtomicU64,
+    repeated: AtomicU64,
 }
 
 /// What an [`Opener`] can be told beside its keys.
@@ -185,9 +196,13 @@ impl OpenerBuilder<'_> {
             senders: self.senders,
             suites: self.suites,
             expected: self.expected,
+            sequences: PerProcess::new(moment.pid, Sequences::default()),
             opened: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
+            missing: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
         }
     }
 }
@@ -284,6 +299,9 @@ impl Opener {
             failed: self.failed.load(Ordering::Relaxed),
             throttled: self.throttled.load(Ordering::Relaxed),
             unwraps: self.unwrapper.unwraps(),
+            missing: self.missing.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            repeated: self.repeated.load(Ordering::Relaxed),
         }
     }
 
@@ -302,7 +320,7 @@ impl Opener {
         if let Some(delivered) = delivered {
             self.expected.check(opened.context.as_ref(), delivered, &opened.message_id)?;
         }
-        Ok(opened)
+        Ok(self.note(opened, moment))
     }
 
     fn opening(&self, moment: Moment) -> Opening<'_> {
@@ -320,79 +338,27 @@ impl Opener {
         outcome
     }
 
-    /// Suite 1.
-    fn open_first(&self, envelope: &Envelope<'_>, parts: Parts, moment: Moment) -> Result<Opened> {
-        if !self.suites.contains(Suite::One) {
-            return Err(ErrorKind::Unsupported { what: "a suite that is not taken here" }.into());
-        }
-        let sender = self.senders.check(None)?;
-        let uniqueness = uniqueness(&parts);
-        let (plaintext, origin) = self.decrypt(envelope, parts, moment)?;
-        Ok(Opened {
-            message_id: envelope.message_id().to_owned(),
-            plaintext,
-            uniqueness,
-            suite: Suite::One,
-            sender,
-            context: None,
-            sent_at: None,
-            sequence: None,
-            part: None,
-            origin,
-        })
-    }
-
-    /// Tries the keys whose size fits.
-    fn decrypt(&self, envelope: &Envelope<'_>, parts: Parts, moment: Moment) -> Result<(Vec<u8>, CacheKey)> {
-        let Parts { wrapped, nonce, tag, ciphertext } = parts;
-        let mut text = Some(ciphertext);
-        let mut failure = ErrorKind::Decrypt;
-        let mut unwrapped = false;
-        for key in self.keys.iter().filter(|key| key.suite_1_len() == Some(wrapped.len())) {
-            let Found { name, kept } = match self.unwrapper.find(Purpose::One, key, &wrapped, moment) {
-                Ok(found) => found,
-                Err(error) if *error.kind() == ErrorKind::Throttled => {
-                    failure = ErrorKind::Throttled;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let cipher = match (kept, &key.material) {
-                (Some(Secret::One(cipher)), _) => cipher,
-                (_, PrivateMaterial::Rsa(rsa)) => {
-                    let cipher = Arc::new(suite::unwrap(rsa, &wrapped)?);
-                    self.unwrapper.keep(name, Secret::One(Arc::clone(&cipher)), moment);
-                    unwrapped = true;
-                    cipher
-                }
-                _ => continue,
-            };
-            let mut text = match text.take() {
-                Some(text) => text,
-                None => envelope.ciphertext()?,
-            };
-            if cipher.decrypt(&nonce, &mut text, tag).is_ok() {
-                return Ok((text, name));
-            }
-        }
-        if unwrapped {
-            self.unwrapper.charge_failure(moment);
-        }
-        Err(failure.into())
+    /// Notes the place of a message that a known sender signed. A part of a
+    /// larger message has its own numbers.
+    fn note(&self, mut opened: Opened, moment: Moment) -> Opened {
+        let (Sender::Signed(kid), Some(sequence), None) = (&opened.sender, &opened.sequence, &opened.part) else {
+            return opened;
+        };
+        let order = self.sequences.with(moment.pid, |_| (), |all| all.note(kid, sequence, moment.now));
+        opened.order = order.unwrap_or_default();
+        match opened.order {
+            Order::Gap { missing } => self.missing.fetch_add(missing, Ordering::Relaxed),
+            Order::Late => self.late.fetch_add(1, Ordering::Relaxed),
+            Order::Repeat => self.repeated.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        opened
     }
 }
 
 /// Most keys of one opener: each message of another recipient costs an unwrap
 /// with every one of them.
 const KEYS_MAX: usize = 16;
-
-fn uniqueness(parts: &Parts) -> [u8; 32] {
-    let nonce = parts.nonce.as_bytes();
-    let mut bytes = [0; 32];
-    bytes[..nonce.len()].copy_from_slice(nonce);
-    bytes[16..].copy_from_slice(&parts.tag);
-    bytes
-}
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::context::Context;
 use super::kid::Kid;
 use super::parts::Part;
+use super::sequence::Order;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a message is protected. The kind of the recipient's key selects it.
@@ -94,13 +95,12 @@ pub enum Sender {
     Signed(Kid),
 }
 
-/// The place of a message among those of its sender's session. A number that is
-/// left out means a message that did not come, or not yet.
+/// The place of a message among those of its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sequence {
-    /// The session, new with every session key.
+    /// The stream: one for each sealer and process.
     pub session: [u8; 16],
-    /// 0 for the first message of the session.
+    /// 0 for the first message of the stream. It goes on over session keys.
     pub number: u64,
 }
 
@@ -126,8 +126,10 @@ pub struct Opened {
     pub context: Option<Context>,
     /// When it was sealed, by its sender's clock.
     pub sent_at: Option<SystemTime>,
-    /// Its place in its sender's session.
+    /// Its place among its sender's messages.
     pub sequence: Option<Sequence>,
+    /// What that place says, if a known sender signed it.
+    pub order: Order,
     /// Which part of a larger message it is, see [`super::PartCollector`].
     pub part: Option<Part>,
     /// The session key it came under, by a name that does not tell it.
@@ -152,6 +154,7 @@ impl fmt::Debug for Opened {
             .field("context", &self.context)
             .field("sent_at", &self.sent_at)
             .field("sequence", &self.sequence)
+            .field("order", &self.order)
             .field("part", &self.part)
             .finish_non_exhaustive()
     }
@@ -184,6 +187,7 @@ mod tests {
             context: None,
             sent_at: None,
             sequence: None,
+            order: Order::Untracked,
             part: None,
             origin: [0; 32],
         };

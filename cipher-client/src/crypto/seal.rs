@@ -11,10 +11,12 @@ use super::context::Context;
 use super::envelope;
 use super::identity::Identity;
 use super::keys::{PublicInner, PublicKey, PublicMaterial};
+use super::kid::Kid;
 use super::message_id;
 use super::opened::Suite;
 use super::process::Moment;
 use super::session::{SessionPolicy, Sessions};
+use super::signed::{Bounds, MacSeed, Message, SealingSession, Signing, Stamp, X_WRITTEN_MAX};
 use super::suite::{self, NONCE_LEN, Nonce, SESSION_KEY_LEN, SessionCipher};
 use super::suite2::compress::Compression;
 use super::suite2::padding::Padding;
@@ -103,6 +105,7 @@ pub struct SealerBuilder {
     recipients: Vec<PublicKey>,
     suite: Option<Suite>,
     identity: Option<Arc<Identity>>,
+    signing: Signing,
     session: SessionPolicy,
     padding: Padding,
     compression: Compression,
@@ -117,6 +120,12 @@ impl SealerBuilder {
     /// Signs with this identity.
     pub fn identity(self, identity: Arc<Identity>) -> Self {
         Self { identity: Some(identity), ..self }
+    }
+
+    /// How often it signs in suite 1. In suite 2 the number of recipients says:
+    /// once a session for one, every message for several.
+    pub fn signing(self, signing: Signing) -> Self {
+        Self { signing, ..self }
     }
 
     /// For how long a session key is used, other than by default.
@@ -175,7 +184,8 @@ impl SealerBuilder {
         if self.padding != Padding::Off || self.compression != Compression::Off {
             return Err(option("padding and compression", "suite 2 only"));
         }
-        First::new(&self.recipients[0], self.session)
+        let signer = self.identity.map(|identity| (identity, self.signing));
+        First::new(&self.recipients[0], self.session, signer)
     }
 }
 
@@ -197,6 +207,7 @@ impl Sealer {
             recipients: recipients.into_iter().take(RECIPIENTS_TAKEN).map(Recipient::into_key).collect(),
             suite: None,
             identity: None,
+            signing: Signing::default(),
             session: SessionPolicy::default(),
             padding: Padding::default(),
             compression: Compression::default(),
@@ -279,7 +290,7 @@ impl Sealer {
 
     fn seal_at(&self, id: Option<&str>, context: &Context, plaintext: &[u8], moment: Moment) -> Result<Sealed> {
         match &self.0 {
-            Target::One(first) => first.seal(id, plaintext, moment),
+            Target::One(first) => first.seal(&request(id, context, moment), plaintext),
             Target::Two(sealing) => sealing.seal(request(id, context, moment), plaintext),
         }
     }
@@ -305,7 +316,9 @@ fn option(option: &'static str, reason: &'static str) -> Error {
 /// Sealing in suite 1: for one RSA key.
 struct First {
     key: Arc<PublicInner>,
+    kid: Kid,
     wrapped_text_len: usize,
+    signer: Option<(Arc<Identity>, Signing)>,
     sessions: Sessions<FirstSecret>,
 }
 
@@ -313,23 +326,53 @@ struct First {
 struct FirstSecret {
     cipher: SessionCipher,
     wrapped: String,
+    signed: Option<(SealingSession, Bounds)>,
 }
 
 impl First {
-    fn new(key: &PublicKey, policy: SessionPolicy) -> Result<Self> {
+    fn new(key: &PublicKey, policy: SessionPolicy, signer: Option<(Arc<Identity>, Signing)>) -> Result<Self> {
         let wrapped_len = key.inner.suite_1_len().ok_or(Error::key("suite 1 takes RSA keys only"))?;
         let wrapped_text_len = base64::encoded_len(wrapped_len);
-        Ok(Self { key: Arc::clone(&key.inner), wrapped_text_len, sessions: Sessions::new(policy)? })
+        Ok(Self {
+            key: Arc::clone(&key.inner),
+            kid: *key.kid(),
+            wrapped_text_len,
+            signer,
+            sessions: Sessions::new(policy)?,
+        })
     }
 
-    fn seal(&self, id: Option<&str>, plaintext: &[u8], moment: Moment) -> Result<Sealed> {
-        let (id, nonce) = id_and_nonce(id)?;
-        envelope::check_len(envelope::written_len(id.len(), self.wrapped_text_len, plaintext.len()))?;
-        let turn = self.sessions.turn(plaintext.len() as u64, moment, || FirstSecret::new(&self.key))?;
+    fn seal(&self, request: &Request<'_>, plaintext: &[u8]) -> Result<Sealed> {
+        request.context.check()?;
+        let (id, nonce) = id_and_nonce(request.message_id)?;
+        let room = self.signer.as_ref().map_or(0, |_| X_WRITTEN_MAX);
+        envelope::check_len(room + envelope::written_len(id.len(), self.wrapped_text_len, plaintext.len()))?;
+        let (bytes, sent_ms) = (plaintext.len() as u64, request.sent_ms);
+        let turn = self.sessions.turn(bytes, request.moment, |stream| self.new_secret(*stream, sent_ms))?;
         let mut text = plaintext.to_vec();
         let tag = turn.secret.cipher.encrypt(&nonce, &mut text)?;
-        let envelope = envelope::write(&id, &turn.secret.wrapped, &nonce, &tag, &text, None);
+        let x = turn.secret.signed.as_ref().map(|(session, bounds)| {
+            let message = Message { id: &id, nonce: nonce.as_bytes(), tag: &tag, ciphertext: &text };
+            session.extension(&message, &Stamp::new(turn.number, bounds.clamp(sent_ms), request.context))
+        });
+        let envelope = envelope::write(&id, &turn.secret.wrapped, &nonce, &tag, &text, x.as_deref());
         Ok(Sealed { message_id: id, envelope })
+    }
+
+    fn new_secret(&self, stream: [u8; 16], started_ms: u64) -> Result<FirstSecret> {
+        let session_key = Zeroizing::new(suite::random::<SESSION_KEY_LEN>()?);
+        let PublicMaterial::Rsa(rsa) = &self.key.material else {
+            return Err(Error::key("suite 1 takes RSA keys only"));
+        };
+        let wrapped = suite::wrap(rsa, &session_key[..])?;
+        let bounds = Bounds { stream, started_ms, lifetime_ms: self.sessions.lifetime_ms() };
+        let sign = |(identity, signing): &(Arc<Identity>, Signing)| {
+            let seed = MacSeed::new(&session_key[..]);
+            (SealingSession::new((identity, *signing), self.kid, bounds, &wrapped, &seed), bounds)
+        };
+        let signed = self.signer.as_ref().map(sign);
+        let cipher = SessionCipher::new(&session_key[..]).expect("16 bytes are a key of AES-128");
+        Ok(FirstSecret { cipher, wrapped: base64::text(&wrapped), signed })
     }
 }
 
@@ -344,21 +387,6 @@ fn id_and_nonce(given: Option<&str>) -> Result<(String, Nonce)> {
     let (nonce, id) = random.split_first_chunk().expect("longer than a nonce");
     let id = message_id::from_random(id.try_into().expect("16 bytes are left"));
     Ok((id, Nonce::Long(*nonce)))
-}
-
-impl FirstSecret {
-    fn new(key: &PublicInner) -> Result<Self> {
-        let session_key = Zeroizing::new(suite::random::<SESSION_KEY_LEN>()?);
-        let PublicMaterial::Rsa(rsa) = &key.material else {
-            return Err(Error::key("suite 1 takes RSA keys only"));
-        };
-        let mut wrapped = Vec::new();
-        base64::append(&mut wrapped, &suite::wrap(rsa, &session_key[..])?);
-        Ok(Self {
-            cipher: SessionCipher::new(&session_key[..]).expect("16 bytes are a key of AES-128"),
-            wrapped: String::from_utf8(wrapped).expect("base64 is ASCII"),
-        })
-    }
 }
 
 #[cfg(test)]

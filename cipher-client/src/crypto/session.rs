@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::process::{Moment, PerProcess};
+use super::suite::random;
 use crate::error::{ErrorKind, Result};
 
 /// Most messages under one session key, whatever the policy says.
@@ -58,13 +59,25 @@ impl SessionPolicy {
 /// It has neither `Clone` nor a way out: what is given is counted.
 pub(super) struct Sessions<Secret> {
     policy: SessionPolicy,
-    current: PerProcess<Option<Session<Secret>>>,
+    current: PerProcess<Current<Secret>>,
+}
+
+/// What there is in one process.
+struct Current<Secret> {
+    stream: Option<Stream>,
+    session: Option<Session<Secret>>,
+}
+
+/// Numbers messages, over session keys that follow each other: so a receiver
+/// misses the last ones of a session as well.
+struct Stream {
+    id: [u8; 16],
+    next: u64,
 }
 
 /// A session key and what is left of it.
 struct Session<Secret> {
     secret: Arc<Secret>,
-    messages: u64,
     messages_left: u64,
     bytes_left: u64,
     expires: Option<Instant>,
@@ -73,14 +86,14 @@ struct Session<Secret> {
 /// A session key for one message.
 pub(super) struct Turn<Secret> {
     pub(super) secret: Arc<Secret>,
-    /// How many messages of the session came before.
+    /// How many messages of the stream came before.
     pub(super) number: u64,
 }
 
 impl<Secret> Sessions<Secret> {
     pub(super) fn new(policy: SessionPolicy) -> Result<Self> {
         policy.check()?;
-        Ok(Self { policy, current: PerProcess::new(std::process::id(), None) })
+        Ok(Self { policy, current: PerProcess::new(std::process::id(), Current::default()) })
     }
 
     /// For how long a session key is used.
@@ -93,52 +106,89 @@ impl<Secret> Sessions<Secret> {
 
     /// Forgets the session key: the next message starts a new one.
     pub(super) fn rotate(&self) {
-        self.current.with(std::process::id(), |_| (), |session| *session = None);
+        self.current.with(std::process::id(), Current::forget, |current| current.session = None);
     }
 
-    /// A session key with room for a message of `bytes`; `make` makes a new one.
+    /// A session key with room for a message of `bytes`; `make` makes a new one
+    /// for a stream.
     pub(super) fn turn(
         &self,
         bytes: u64,
         moment: Moment,
-        make: impl FnOnce() -> Result<Secret>,
+        make: impl FnOnce(&[u8; 16]) -> Result<Secret>,
     ) -> Result<Turn<Secret>> {
-        let SessionPolicy::Reuse { messages, lifetime, bytes: bytes_max } = self.policy else {
-            return make().map(|secret| Turn { secret: Arc::new(secret), number: 0 });
-        };
-        let forget = |session: &mut Option<Session<Secret>>| *session = None;
-        let kept = self
-            .current
-            .with(moment.pid, forget, |session| session.as_mut().and_then(|session| session.take(bytes, moment.now)));
+        let kept = self.current.with(moment.pid, Current::forget, |current| current.take(bytes, moment.now));
         if let Some(turn) = kept.flatten() {
             return Ok(turn);
         }
+        let stream = self.current.with(moment.pid, Current::forget, Current::stream).transpose()?;
+        // Without the state (its lock was held across a fork) each message is a stream of its own.
+        let stream = stream.map_or_else(random, Ok)?;
         // Made outside the lock. Threads that come here together each make a
         // session; the last one stays.
-        let secret = Arc::new(make()?);
-        let session = Session {
-            secret: Arc::clone(&secret),
-            messages: 1,
-            messages_left: messages - 1,
-            bytes_left: bytes_max.saturating_sub(bytes),
-            expires: moment.now.checked_add(lifetime),
+        let secret = Arc::new(make(&stream)?);
+        let session = self.begin(Arc::clone(&secret), bytes, moment.now);
+        let number = self.current.with(moment.pid, Current::forget, |current| current.begin(session));
+        Ok(Turn { secret, number: number.unwrap_or(0) })
+    }
+
+    /// The session after its first message; none if it has only one.
+    fn begin(&self, secret: Arc<Secret>, bytes: u64, now: Instant) -> Option<Session<Secret>> {
+        let SessionPolicy::Reuse { messages, lifetime, bytes: bytes_max } = self.policy else { return None };
+        let (messages_left, bytes_left) = (messages - 1, bytes_max.saturating_sub(bytes));
+        Some(Session { secret, messages_left, bytes_left, expires: now.checked_add(lifetime) })
+    }
+}
+
+impl<Secret> Current<Secret> {
+    /// A child of a fork has streams of its own.
+    fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    fn stream(&mut self) -> Result<[u8; 16]> {
+        let stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => Stream { id: random()?, next: 0 },
         };
-        self.current.with(moment.pid, forget, |kept| *kept = Some(session));
-        Ok(Turn { secret, number: 0 })
+        Ok(self.stream.insert(stream).id)
+    }
+
+    fn take(&mut self, bytes: u64, now: Instant) -> Option<Turn<Secret>> {
+        let secret = self.session.as_mut()?.take(bytes, now)?;
+        Some(Turn { secret, number: self.number() })
+    }
+
+    fn begin(&mut self, session: Option<Session<Secret>>) -> u64 {
+        if session.is_some() {
+            self.session = session;
+        }
+        self.number()
+    }
+
+    fn number(&mut self) -> u64 {
+        self.stream.as_mut().map_or(0, |stream| {
+            stream.next += 1;
+            stream.next - 1
+        })
+    }
+}
+
+impl<Secret> Default for Current<Secret> {
+    fn default() -> Self {
+        Self { stream: None, session: None }
     }
 }
 
 impl<Secret> Session<Secret> {
     /// Counts a message of `bytes`, if there is room for it.
-    fn take(&mut self, bytes: u64, now: Instant) -> Option<Turn<Secret>> {
+    fn take(&mut self, bytes: u64, now: Instant) -> Option<Arc<Secret>> {
         let is_live = self.expires.is_none_or(|expires| now < expires);
         if !is_live || self.messages_left == 0 || self.bytes_left < bytes {
             return None;
         }
-        let number = self.messages;
-        self.messages += 1;
         self.messages_left -= 1;
         self.bytes_left -= bytes;
-        Some(Turn { secret: Arc::clone(&self.secret), number })
+        Some(Arc::clone(&self.secret))
     }
 }

@@ -13,6 +13,7 @@ use getrandom::rand_core::UnwrapErr;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::keys::{Oaep, RsaPrivate, RsaPublic};
+use super::signed::OpeningKey;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a session key made here: AES-128, as the originals.
@@ -45,11 +46,11 @@ pub(super) fn wrap(key: &RsaPublic, session_key: &[u8]) -> Result<Vec<u8>> {
 
 /// Decrypts a session key. A block that does not decrypt to a session key gives
 /// a random one, so that every failure is found by the same tag check.
-pub(super) fn unwrap(key: &RsaPrivate, wrapped: &[u8]) -> Result<SessionCipher> {
+pub(super) fn unwrap(key: &RsaPrivate, wrapped: &[u8]) -> Result<OpeningKey> {
     let decoy = Zeroizing::new(random::<SESSION_KEY_LEN>()?);
     key.decrypt(Oaep::Suite1, wrapped)
-        .and_then(|session_key| SessionCipher::new(&session_key))
-        .or_else(|| SessionCipher::new(&decoy[..]))
+        .and_then(|session_key| OpeningKey::new(&session_key))
+        .or_else(|| OpeningKey::new(&decoy[..]))
         .ok_or(Error::new(ErrorKind::Decrypt))
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::keys::PrivateInner;
 use super::open::OpenPolicy;
 use super::process::{Moment, PerProcess};
-use super::suite::SessionCipher;
+use super::signed::OpeningKey;
 use super::suite2;
 use super::unwrap_cache::{CacheKey, Purpose, UnwrapCache, cache_key};
 use crate::error::{ErrorKind, Result};
@@ -21,7 +21,7 @@ pub(super) struct Unwrapper {
 /// A session key of either suite.
 #[derive(Clone)]
 pub(super) enum Secret {
-    One(Arc<SessionCipher>),
+    One(Arc<OpeningKey>),
     Two(Arc<suite2::open::Secret>),
 }
 

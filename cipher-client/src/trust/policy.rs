@@ -1,8 +1,9 @@
 //! Who has to sign, and what follows from a signature.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::senders::{NOT_KNOWN, Senders, check_name, untrusted};
+use super::senders::{Admission, NOT_KNOWN, Senders, check_name, untrusted};
 use crate::crypto::{Kid, SIGNATURE_LEN, Sender, Suite};
 use crate::error::{ErrorKind, Result};
 
@@ -19,14 +20,12 @@ pub struct SenderPolicy {
 }
 
 /// A signature as it came with a message.
-#[allow(dead_code, reason = "used by the openers, which follow")]
 pub(crate) struct Claim<'a> {
     pub(crate) skid: Kid,
     pub(crate) signed: &'a [u8],
     pub(crate) signature: &'a [u8; SIGNATURE_LEN],
 }
 
-#[allow(dead_code, reason = "used by the openers, which follow")]
 impl SenderPolicy {
     /// Opens only what a known sender has signed.
     pub fn require_signed(known: Arc<Senders>) -> Self {
@@ -94,10 +93,27 @@ impl SenderPolicy {
     /// Whether the message is in keeping with what its sender did before: once
     /// it is authenticated.
     pub(crate) fn admit(&self, sender: &Sender, suite: Suite, sent_ms: u64) -> Result<()> {
-        match (&self.known, sender) {
-            (Some(known), Sender::Signed(kid)) => known.admit(kid, self, suite, sent_ms),
-            _ => Ok(()),
+        self.admit_session(sender, suite, sent_ms, &AtomicU64::new(0))
+    }
+
+    /// The same for one of many messages of a sender. `admitted` begins at 0, and
+    /// saves looking until something else is known of senders.
+    pub(crate) fn admit_session(
+        &self,
+        sender: &Sender,
+        suite: Suite,
+        sent_ms: u64,
+        admitted: &AtomicU64,
+    ) -> Result<()> {
+        let (Some(known), Sender::Signed(kid)) = (&self.known, sender) else { return Ok(()) };
+        let version = known.version();
+        if admitted.load(Ordering::Relaxed) == version {
+            return Ok(());
         }
+        if known.admit(kid, self, suite, sent_ms)? == Admission::Lasting {
+            admitted.store(version, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn unproven(&self, sender: Sender, what: &'static str) -> Result<Sender> {

@@ -21,6 +21,13 @@ pub enum Unverified {}
 /// the pin store ([`super::Pins`]) or by comparing the fingerprint with one that
 /// came by another way. There is no way from it to the key itself:
 ///
+/// ```compile_fail,E0271
+/// # use cipher_client::crypto::Sealer;
+/// # use cipher_client::trust::{Recipient, Unverified};
+/// fn seal_to_what_the_broker_says(found: Recipient<Unverified>) {
+///     Sealer::builder([found]);
+/// }
+/// ```
 /// ```compile_fail,E0277
 /// # use cipher_client::crypto::PublicKey;
 /// # use cipher_client::trust::{Recipient, Unverified};

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::policy::SenderPolicy;
@@ -36,6 +37,8 @@ pub(super) const SUITE_GRACE_MS: u64 = 10 * 60 * 1000;
 #[derive(Debug)]
 pub struct Senders {
     known: Mutex<Known>,
+    /// From 1.
+    version: AtomicU64,
     path: Option<PathBuf>,
 }
 
@@ -53,6 +56,14 @@ struct KnownSender {
     best: Option<Best>,
 }
 
+/// For how long a message speaks for those after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Once,
+    /// Until [`Senders::version`] changes.
+    Lasting,
+}
+
 /// The best suite of a sender, and when it had sealed with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Best {
@@ -63,7 +74,7 @@ struct Best {
 impl Senders {
     /// A store that lasts as long as the process.
     pub fn in_memory() -> Self {
-        Self { known: Mutex::default(), path: None }
+        Self { known: Mutex::default(), version: AtomicU64::new(1), path: None }
     }
 
     /// A store in a file of mode 0600, which is made with the first sender.
@@ -75,7 +86,7 @@ impl Senders {
     /// [`ErrorKind::Io`], [`ErrorKind::File`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        Ok(Self { known: Mutex::new(read(&path)?), path: Some(path) })
+        Ok(Self { known: Mutex::new(read(&path)?), version: AtomicU64::new(1), path: Some(path) })
     }
 
     /// Makes a sender known under a name for people.
@@ -140,7 +151,6 @@ impl Senders {
         })
     }
 
-    #[allow(dead_code, reason = "used by the openers, which follow")]
     pub(super) fn key(&self, kid: &Kid) -> Option<SenderKey> {
         self.lock().senders.get(kid).map(|known| known.key.clone())
     }
@@ -153,21 +163,28 @@ impl Senders {
         self.lock().signing.contains_key(source)
     }
 
-    /// What a good message teaches. Costs a look into a map unless it is new.
-    pub(super) fn admit(&self, kid: &Kid, policy: &SenderPolicy, suite: Suite, sent_ms: u64) -> Result<()> {
+    /// Changes whenever something else is known.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// What a good message teaches.
+    pub(super) fn admit(&self, kid: &Kid, policy: &SenderPolicy, suite: Suite, sent_ms: u64) -> Result<Admission> {
         let known = self.lock();
         let sender = known.senders.get(kid).ok_or(untrusted(NOT_KNOWN))?;
-        let is_lower = |best: Best| suite < best.suite && sent_ms > best.since_ms.saturating_add(SUITE_GRACE_MS);
-        if sender.best.is_some_and(is_lower) && !policy.lower_suites {
+        let better = sender.best.filter(|best| suite < best.suite && !policy.lower_suites);
+        if better.is_some_and(|best| sent_ms > best.since_ms.saturating_add(SUITE_GRACE_MS)) {
             return Err(untrusted("a weaker suite than this sender has used before"));
         }
         let is_better = sender.best.is_none_or(|best| suite > best.suite);
-        let is_new_source = !policy.mixed && !known.signing.contains_key(&policy.source);
+        let is_noted = policy.mixed || known.signing.contains_key(&policy.source);
+        let is_new_source = !is_noted && known.signing.len() < SOURCES_MAX;
         drop(known);
         if is_better || is_new_source {
             self.learn(kid, policy, Best { suite, since_ms: sent_ms });
+            return Ok(Admission::Once);
         }
-        Ok(())
+        Ok(if better.is_some() { Admission::Once } else { Admission::Lasting })
     }
 
     /// The message is good whether or not the disk takes the note.
@@ -187,13 +204,18 @@ impl Senders {
     /// have written there in the meantime is kept.
     fn change(&self, change: impl FnOnce(&mut Known) -> Result<()>) -> Result<()> {
         let mut known = self.lock();
-        let Some(path) = &self.path else { return change(&mut known) };
+        let Some(path) = &self.path else {
+            change(&mut known)?;
+            self.version.fetch_add(1, Ordering::AcqRel);
+            return Ok(());
+        };
         let _lock = Lock::take(&store::lock_of(path))?;
         let mut written = read(path)?;
         written.learn_from(&known);
         change(&mut written)?;
         store::write(path, &written.to_text())?;
         *known = written;
+        self.version.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! Opening, with a given time and process.
 
+use super::first::uniqueness;
 use super::*;
+use crate::crypto::envelope::Parts;
+use crate::crypto::suite;
 use crate::crypto::{Sealer, SessionPolicy, base64};
 
 const TEXT: &[u8] = b"the goods are on the dock";

@@ -18,6 +18,7 @@ use crate::crypto::keys::PrivateInner;
 use crate::crypto::kid::Kid;
 use crate::crypto::opened::{Opened, Sender, Sequence, SuiteSet};
 use crate::crypto::process::Moment;
+use crate::crypto::sequence::Order;
 use crate::crypto::unwrap::{self, Unwrapper};
 use crate::crypto::unwrap_cache::{CacheKey, Purpose};
 use crate::error::{Error, ErrorKind, Result};
@@ -194,6 +195,7 @@ impl Unlocked<'_> {
             context: header.context(),
             sent_at: SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(header.sent_ms)),
             sequence: Some(Sequence { session: header.session, number: header.number }),
+            order: Order::Untracked,
             part: header.part,
             origin: self.origin,
         }

@@ -105,7 +105,7 @@ impl Sealing {
 
     /// A key for the parts of one message.
     pub(in crate::crypto) fn file_secret(&self, started_ms: u64, lifetime_ms: u64) -> Result<Arc<Secret>> {
-        self.new_secret(Bounds { started_ms, lifetime_ms }).map(Arc::new)
+        self.new_secret(random()?, Bounds { started_ms, lifetime_ms }).map(Arc::new)
     }
 
     fn write(&self, begun: Begun, body: &Body<'_>) -> Result<Sealed> {
@@ -124,7 +124,7 @@ impl Sealing {
     pub(super) fn begin(&self, request: Request<'_>, body: &Body<'_>) -> Result<Begun> {
         request.context.check()?;
         let bounds = Bounds { started_ms: request.sent_ms, lifetime_ms: self.sessions.lifetime_ms() };
-        let turn = self.sessions.turn(body.counted_len, request.moment, || self.new_secret(bounds))?;
+        let turn = self.sessions.turn(body.counted_len, request.moment, |stream| self.new_secret(*stream, bounds))?;
         self.begin_in(turn, request, body)
     }
 
@@ -165,9 +165,8 @@ impl Sealing {
     }
 
     /// A new content key, wrapped for every recipient.
-    fn new_secret(&self, bounds: Bounds) -> Result<Secret> {
+    fn new_secret(&self, session: [u8; 16], bounds: Bounds) -> Result<Secret> {
         let key = new_key()?;
-        let session = random()?;
         let wraps: Result<Vec<_>> = self.recipients.iter().map(|to| wrap(&to.inner.material, &key)).collect();
         let wraps = wraps?;
         let signature = match (&self.identity, &self.kids[..], &wraps[..]) {
