@@ -48,6 +48,8 @@ mod terms;
 
 /// Histories in `make test`.
 const HISTORIES: u64 = 400;
+/// And so many others: about a second of them.
+const UNSEEN_HISTORIES: u64 = 100;
 const FIXED_BASE: u64 = 20_261_121;
 
 #[test]
@@ -59,10 +61,11 @@ fn no_fault_breaks_a_promise_in_histories_that_are_always_the_same() {
     simulate(FIXED_BASE, HISTORIES);
 }
 
-/// Only when asked for: what it finds is a bug to be fixed, not the fault of the change that happens to be tested.
+/// A few each time, many when asked for. What they find is a bug to be fixed, though perhaps not the fault of the change that happens
+/// to be tested: its seed is printed, and brings it back.
 #[test]
 fn no_fault_breaks_a_promise_in_histories_nobody_has_seen() {
-    let Some(histories) = number("CIPHERMQ_HISTORIES").or(number("CIPHERMQ_SEED").map(|_| 1)) else { return };
+    let histories = number("CIPHERMQ_HISTORIES").or(number("CIPHERMQ_SEED").map(|_| 1)).unwrap_or(UNSEEN_HISTORIES);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     let base = since_1970.as_nanos() as u64 / 1_000 % 1_000_000_000_000;
     simulate(base, histories);
@@ -98,7 +101,7 @@ fn simulate(base: u64, histories: u64) {
     coverage.lines().iter().for_each(|line| println!("{line}"));
     let took = begun.elapsed();
     println!("{histories} histories in {took:.1?}: {:.0} a minute", histories as f64 / took.as_secs_f64() * 60.0);
-    let gaps = coverage.gaps(histories);
+    let gaps = if histories < HISTORIES { Vec::new() } else { coverage.gaps(histories) };
     assert!(gaps.is_empty(), "the histories did not go through what they should: {gaps:#?}");
 }
 

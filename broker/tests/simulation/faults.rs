@@ -93,6 +93,17 @@ impl History {
     }
 
     fn fill_disk(&mut self) {
+        // Of what was submitted together a full disk may refuse a part, and the account could not tell which.
+        let is_mixed = |entries: &[Entry]| {
+            entries.len() > 1 && entries.iter().any(|entry| matches!(entry, Entry::Move { .. } | Entry::Change(_)))
+        };
+        let pending = self.pending.iter().any(|submission| is_mixed(&submission.entries));
+        if pending || self.running().clients.iter().any(|client| is_mixed(&client.collected)) {
+            for client in 0..self.running().clients.len() {
+                self.submit(client);
+            }
+            self.write_journal();
+        }
         let room = self.random.random_range(0..2) * self.journal.segment_bytes_min;
         self.say(format!("-- the disk has room for {room} bytes"));
         self.disk.disk.set_capacity(Some(self.disk.disk.used() + room));
