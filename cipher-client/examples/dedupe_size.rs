@@ -56,8 +56,9 @@ fn run(step: &str, messages: u64, dir: &Path) -> Result {
         "start" => {
             let recovery = window.recovery();
             println!(
-                "start       {:.2} s, {} records, {} damaged",
+                "start       {:.2} s, {:.2} s of processor time, {} records, {} damaged",
                 start.as_secs_f64(),
+                processor_secs()?,
                 recovery.records,
                 recovery.damaged
             );
@@ -195,6 +196,13 @@ fn memory(when: &str) -> Result {
     };
     println!("memory      {:.1} MB, at most {:.1} MB ({when})", megabytes("VmRSS"), megabytes("VmHWM"));
     Ok(())
+}
+
+/// Of this thread, the only one: what is left on a machine that others use, too.
+fn processor_secs() -> Result<f64> {
+    let schedule = fs::read_to_string("/proc/self/schedstat")?;
+    let nanos: f64 = schedule.split(' ').next().unwrap_or_default().parse()?;
+    Ok(nanos / 1e9)
 }
 
 fn disk(path: &Path) -> Result {

@@ -59,14 +59,13 @@ impl Filter {
     /// Notes that the segment numbered `segment`, tagged `tag`, has a key.
     pub(super) fn insert(&mut self, hash: u64, tag: Tag, segment: u64) {
         let (one, other) = self.pair(hash);
-        let entry = u16::from(tag) << 8 | u16::from(bits(hash));
-        if [one, other].into_iter().any(|bucket| lanes(self.buckets[bucket]).any(|known| known == entry)) {
-            return;
-        }
         if let Some(last) = self.crowded.get_mut(&pair_name(one, other)) {
             *last = segment;
             return;
         }
+        let entry = u16::from(tag) << 8 | u16::from(bits(hash));
+        // The first bucket is near that of the key before, the other one far
+        // away: it is left alone where that is enough.
         if !self.put(one, entry) && !self.put(other, entry) {
             self.push_out(other, entry, segment);
         }
@@ -96,8 +95,12 @@ impl Filter {
         self.buckets.len()
     }
 
+    /// Puts `entry` into a bucket that has it or has room.
     fn put(&mut self, bucket: usize, entry: u16) -> bool {
         let word = &mut self.buckets[bucket];
+        if lanes(*word).any(|known| known == entry) {
+            return true;
+        }
         let free = lanes(*word).position(|known| known == 0 || known >> 8 == u16::from(self.dead));
         if let Some(lane) = free {
             *word = with_lane(*word, lane, entry);
@@ -136,8 +139,8 @@ impl Filter {
     }
 }
 
-/// How full the filter gets; beyond 95 % entries move often.
-const LOAD_PERCENT: u64 = 92;
+/// How full the filter gets; fuller, entries move more often.
+const LOAD_PERCENT: u64 = 86;
 const LANES: usize = 4;
 /// Bound on the work for one key.
 const MOVES_MAX: usize = 500;
