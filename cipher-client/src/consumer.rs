@@ -75,8 +75,8 @@ impl ConsumeOptions {
     }
 
     /// Remembers what was acknowledged, so that a message that comes again is
-    /// acknowledged and not handed over again: by its id, and by the nonce and
-    /// tag of its encryption.
+    /// acknowledged and not handed over again: by its sender and id, and by what
+    /// is unique to its encryption.
     ///
     /// A message is noted by [`Delivery::ack`], before the broker is told (with
     /// a file that means a short write, and a sync if its durability says so);

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::Result;
-use crate::dedupe::DedupeWindow;
+use crate::crypto::Sender;
+use crate::dedupe::{DedupeWindow, MessageKey};
 use crate::delivery::Delivery;
 
 /// The memory of one consumer. What is in hand is bounded by the deliveries
@@ -18,10 +19,14 @@ pub(crate) struct Repeats {
     in_hand: Mutex<InHand>,
 }
 
+/// A message's id and its sender: the same id from another sender is another
+/// message.
+type Name = (Arc<str>, Sender);
+
 #[derive(Default)]
 struct InHand {
-    /// By id, the connection its lease is on.
-    epochs: HashMap<Arc<str>, Arc<AtomicU64>>,
+    /// By name, the connection its lease is on.
+    epochs: HashMap<Name, Arc<AtomicU64>>,
     uniqueness: HashSet<[u8; 32]>,
 }
 
@@ -39,48 +44,56 @@ impl Repeats {
     }
 
     pub(crate) fn look(self: &Arc<Self>, delivery: &Delivery, uniqueness: [u8; 32]) -> Seen {
-        let id = delivery.message_id();
+        let name: Name = (delivery.message_id().into(), delivery.sender());
         let mut in_hand = lock(&self.in_hand);
-        if let Some(epoch) = in_hand.epochs.get(id) {
+        if let Some(epoch) = in_hand.epochs.get(&name) {
             return Seen::InHand(epoch.clone());
         }
         let copy_in_hand = in_hand.uniqueness.contains(&uniqueness);
-        if copy_in_hand || lock(&self.acknowledged).contains(id, &uniqueness, SystemTime::now()) {
+        if copy_in_hand || self.was_acknowledged(&key(&name, &uniqueness)) {
             return Seen::Before;
         }
-        let id: Arc<str> = id.into();
-        in_hand.epochs.insert(id.clone(), delivery.epoch());
+        in_hand.epochs.insert(name.clone(), delivery.epoch());
         in_hand.uniqueness.insert(uniqueness);
-        Seen::New(Mark { repeats: self.clone(), id, uniqueness })
+        Seen::New(Mark { repeats: self.clone(), name, uniqueness })
+    }
+
+    fn was_acknowledged(&self, key: &MessageKey<'_>) -> bool {
+        // Where the disk fails it is handed over, and cannot be noted then.
+        lock(&self.acknowledged).contains_key(key, SystemTime::now()).unwrap_or(false)
     }
 }
 
 /// A delivery in hand that is recognised when it comes again.
 pub(crate) struct Mark {
     repeats: Arc<Repeats>,
-    id: Arc<str>,
+    name: Name,
     uniqueness: [u8; 32],
 }
 
 impl Mark {
     /// Its work is done: from now on it is known for good.
     pub(crate) fn done(self) -> Result<()> {
-        lock(&self.repeats.acknowledged).insert(&self.id, &self.uniqueness, SystemTime::now())
+        lock(&self.repeats.acknowledged).insert_key(&key(&self.name, &self.uniqueness), SystemTime::now())
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
         let mut in_hand = lock(&self.repeats.in_hand);
-        in_hand.epochs.remove(&self.id);
+        in_hand.epochs.remove(&self.name);
         in_hand.uniqueness.remove(&self.uniqueness);
     }
 }
 
 impl fmt::Debug for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mark").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Mark").field("id", &self.name.0).finish_non_exhaustive()
     }
+}
+
+fn key<'a>((id, sender): &'a Name, uniqueness: &'a [u8; 32]) -> MessageKey<'a> {
+    MessageKey::new(id, uniqueness).sent_by(sender)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
