@@ -142,6 +142,8 @@ impl History {
                     }
                     Entry::Settle { queue, copy } => {
                         find(&mut all, *queue, *copy).into_iter().for_each(|found| found.is_required = false);
+                        // Of one that is moved in front of it, too.
+                        moves.retain(|undecided: &Undecided| undecided.source != (*queue, *copy));
                     }
                     Entry::Move { queue, copy, reason, to, .. } => {
                         let Some(source) = find(&mut all, *queue, *copy) else { continue };

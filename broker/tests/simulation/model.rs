@@ -27,6 +27,8 @@ pub(crate) struct Model {
     copies: u64,
     /// Attempts whose records may not be on disk.
     pub(crate) unsynced: Vec<(QueueRef, u64, u32)>,
+    /// What became of copies that were moved.
+    moved: BTreeMap<u64, (QueueRef, u64)>,
 }
 
 /// What the application of an entry did, as far as it is counted or compared.
@@ -49,6 +51,7 @@ impl Model {
     pub(crate) fn new(window_ms: u64, ids_max: u64, default_attempts: u32) -> Model {
         let mut model = Model {
             sends: Vec::new(),
+            moved: BTreeMap::new(),
             queues: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             bindings: BTreeSet::new(),
@@ -186,7 +189,13 @@ impl Model {
             Entry::Publish { send } => self.publish(rank, *send),
             Entry::Settle { queue, copy } => {
                 self.synced();
-                let removed = self.queue_mut(*queue).and_then(|queue| queue.copies.remove(copy));
+                // One that was moved in front of it is settled where it is now.
+                let (mut queue, mut copy) = (queue, copy);
+                while let Some((to, dead)) = self.moved.get(copy) {
+                    (queue, copy) = (to, dead);
+                }
+                let (queue, copy) = (*queue, *copy);
+                let removed = self.queue_mut(queue).and_then(|queue| queue.copies.remove(&copy));
                 if removed.is_some() { Effect::Settled } else { Effect::None }
             }
             Entry::Move { queue, copy, reason, to, declares } => {
@@ -259,7 +268,9 @@ impl Model {
         let Some(dead) = self.queue_mut(queue).and_then(|queue| queue.copies.remove(&copy)) else {
             return Effect::None;
         };
-        self.arrive(target, rank, dead.send, Some((queue.name, reason)), now);
+        let arrived =
+            self.arrive(target, rank, dead.send, Some((queue.name, reason)), now).map(|arrived| arrived.number);
+        self.moved.extend(arrived.map(|arrived| (copy, (target, arrived))));
         Effect::Moved
     }
 
