@@ -107,7 +107,8 @@ impl History {
         assert!(self.pending.is_empty() && !self.is_broken(), "a healthy broker answers");
     }
 
-    /// With nothing to do the log has at most twice what is of use, and two segments.
+    /// With nothing to do the log has at most twice what is of use, and two segments; and a third if what was written since the last
+    /// one was dropped does not pay for dropping another yet (seed 279978573224: segments of two blocks, one of them a header).
     fn come_to_rest(&mut self) {
         for _ in 0..STEPS_TO_REST {
             self.running().broker.write_journal();
@@ -115,7 +116,7 @@ impl History {
         let figures = self.running().broker.journal_figures();
         let longest = self.disk.disk.files().iter().map(|(_, bytes)| bytes.len() as u64).max().unwrap_or(0);
         let segment = longest.max(self.journal.segment_bytes_max);
-        let bound = 2 * figures.live_bytes + 2 * segment;
+        let bound = 2 * figures.live_bytes + 3 * segment;
         assert!(figures.disk_bytes <= bound, "{figures:?}: more than {bound} bytes, segments of {segment}");
     }
 }
