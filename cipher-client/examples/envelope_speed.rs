@@ -1,8 +1,8 @@
-//! How many messages a second are sealed and opened on one thread, everything
-//! included: random bytes, encryption, base64, JSON.
+//! How many messages a second are sealed and opened, on one thread and on all
+//! cores, everything included: random bytes, encryption, base64, JSON.
 //!
 //! ```text
-//! cargo run --release -p cipher-client --example envelope_speed
+//! cargo run --release -p cipher-client --example envelope_speed [--features aws-lc]
 //! ```
 
 use std::hint::black_box;
@@ -23,7 +23,8 @@ const ROUND_BYTES: usize = 64 << 20;
 const BATCH: u64 = 16;
 
 fn main() -> Result<()> {
-    println!("one thread, messages a second");
+    let rsa = if cfg!(feature = "aws-lc") { "AWS-LC" } else { "the crate rsa" };
+    println!("messages a second, one thread unless said otherwise; RSA-2048 by {rsa}");
     println!("reused: sessions of 1,000 messages (the default); fresh: a key for each message;");
     println!("kept: the session key has been unwrapped before");
     for suite in [Suite::One, Suite::TwoRsa, Suite::TwoX25519, Suite::TwoXWing] {
@@ -38,6 +39,8 @@ fn table(suite: Suite) -> Result<()> {
         Suite::TwoXWing => KeyKind::XWing,
         _ => KeyKind::Rsa,
     })?;
+    let sealer =
+        |session| Sealer::builder([Recipient::from_own_source(key.public_key())]).suite(suite).session(session).build();
     println!();
     println!(
         "{:>8}{:>14}{:>14}{:>14}{:>14}{:>14}",
@@ -50,9 +53,6 @@ fn table(suite: Suite) -> Result<()> {
     );
     for (name, size) in SIZES {
         let text = vec![0x61; size];
-        let sealer = |session| {
-            Sealer::builder([Recipient::from_own_source(key.public_key())]).suite(suite).session(session).build()
-        };
         let reuse = sealer(SessionPolicy::default())?;
         let fresh = sealer(SessionPolicy::PerMessage)?;
         println!(
@@ -63,6 +63,10 @@ fn table(suite: Suite) -> Result<()> {
             opens(&key, &reuse, &text, Opener::forget)?,
             opens(&key, &fresh, &text, Opener::forget)?,
         );
+    }
+    let fresh = sealer(SessionPolicy::PerMessage)?;
+    for threads in 1..=std::thread::available_parallelism().map_or(1, usize::from) {
+        println!("{:>78}", format!("1 KiB on {threads} thread(s): {:.0}", opens_on(threads, &key, &fresh)?));
     }
     Ok(())
 }
@@ -100,4 +104,25 @@ fn opens(key: &PrivateKey, sealer: &Sealer, text: &[u8], before: fn(&Opener)) ->
         spent += start.elapsed();
     }
     Ok(f64::from(count) / spent.as_secs_f64())
+}
+
+/// Opens messages with a session key each, as original clients send them, on several threads.
+fn opens_on(threads: usize, key: &PrivateKey, fresh: &Sealer) -> Result<f64> {
+    let opener = Opener::new(key, OpenPolicy::default())?;
+    let envelopes: Result<Vec<_>> = (0..ROUND * threads).map(|_| fresh.seal(&[0x61; 1024])).collect();
+    let envelopes = envelopes?;
+    let start = Instant::now();
+    let mut rounds = 0;
+    while start.elapsed() < WINDOW {
+        opener.forget();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = envelopes
+                .chunks(ROUND)
+                .map(|some| scope.spawn(|| some.iter().try_for_each(|sealed| opener.open(&sealed.envelope).map(drop))))
+                .collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("opening does not panic"))
+        })?;
+        rounds += 1;
+    }
+    Ok((rounds * envelopes.len()) as f64 / start.elapsed().as_secs_f64())
 }

@@ -1,5 +1,6 @@
 //! The command line: every flag with its environment variable, default, unit and bounds.
 
+mod keys;
 mod values;
 
 use std::error::Error;
@@ -15,8 +16,11 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::bench::{Echo, Mode};
+pub(crate) use keys::{
+    Key, KeyCommand, KeyFingerprint, KeyPrune, KeyRewrap, KeyRotate, KeyShow, KeySuite, Keygen, PassphraseFrom,
+};
 pub(crate) use values::{Listen, Size};
-use values::{at_least_one, body_size, connection_count, disk_size, durability, key_bits, line_size, window};
+use values::{at_least_one, body_size, connection_count, disk_size, durability, line_size, window};
 
 /// An encrypted message broker: it stores and delivers messages it cannot read.
 #[derive(Debug, Parser)]
@@ -41,8 +45,10 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Print the records of a data directory, never a body
     Inspect(Inspect),
-    /// Make an RSA key pair for a receiver
+    /// Make a key pair for a receiver, or for a sender who signs
     Keygen(Keygen),
+    /// Look at keys, change keys and their passphrases
+    Key(Key),
     /// Seal messages for a receiver and publish them
     Send(Send),
     /// Receive messages, open them and print them
@@ -179,17 +185,6 @@ pub(crate) struct Inspect {
     pub(crate) json: bool,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Keygen {
-    /// Directory for receiver_private.pem (mode 0600) and receiver_public.pem; made if need be, no file is overwritten
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-
-    /// Size of the RSA key, 2048 to 8192
-    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = key_bits)]
-    pub(crate) bits: usize,
-}
-
 /// Every argument is a message; without arguments every line of stdin is one.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 every message is confirmed by the broker, 1 at least one is not, 2 wrong usage.")]
@@ -234,9 +229,12 @@ pub(crate) struct Send {
 Exit codes: 0 done, 1 a message could not be opened or acknowledged, or --timeout-ms passed before --count messages \
 came, 2 wrong usage.")]
 pub(crate) struct Receive {
-    /// Private key of the receiver (PEM)
-    #[arg(long, value_name = "PRIVATE.PEM")]
+    /// Private key of the receiver (PEM), or the directory of its keyset
+    #[arg(long, value_name = "PRIVATE.PEM|DIR")]
     pub(crate) identity: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseFrom,
 
     /// Broker to connect to
     #[arg(long, env = "CIPHERMQ_SERVER", value_name = "HOST:PORT", default_value = limits::LISTEN_DEFAULT)]

@@ -167,7 +167,7 @@ impl std::fmt::Display for Row<'_> {
 }
 
 /// Milliseconds since 1970 as people read them.
-struct Utc(u64);
+pub(crate) struct Utc(pub(crate) u64);
 
 impl std::fmt::Display for Utc {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,17 +1,82 @@
 use std::io::{self, Write as _};
+use std::path::Path;
 
-use cipher_client::crypto::{PrivateKey, write_key_pair};
+use cipher_client::crypto::{
+    Identity, KeyKind, Keyset, Passphrase, PrivateKey, RSA_BITS_MIN, write_encrypted_key_pair, write_identity,
+    write_key_pair,
+};
 
-use crate::cli::{Fault, Keygen, Status};
+use crate::cli::{Fault, KeySuite, Keygen, Status};
+use crate::key::passphrase;
 
-/// `ciphermq keygen`: a new key pair in two files.
+/// `ciphermq keygen`: a new key, in two files or as a keyset.
 pub(crate) fn run(options: &Keygen) -> Result<Status, Fault> {
-    let key = PrivateKey::generate(options.bits).map_err(Fault::runtime)?;
-    let paths = write_key_pair(&options.out, &key).map_err(Fault::runtime)?;
-    let (private, public) = (paths.private.display(), paths.public.display());
-    let fingerprint = key.fingerprint();
+    let bits = bits_of(options.suite, options.bits)?;
+    let passphrase = new_passphrase(options)?;
+    if options.suite == KeySuite::Sign && !options.keyset {
+        return sign(options, passphrase.as_ref());
+    }
+    let key = generate(options.suite, bits)?;
+    let fingerprint = key.fingerprint().to_owned();
+    let (private, public) = match (options.keyset, passphrase) {
+        (true, passphrase) => {
+            Keyset::create(&options.out, key, passphrase).map_err(Fault::runtime)?;
+            let entry = Keyset::list(&options.out).map_err(Fault::runtime)?.swap_remove(0);
+            (entry.private, entry.public)
+        }
+        (false, passphrase) => {
+            let written = match passphrase {
+                Some(passphrase) => write_encrypted_key_pair(&options.out, &key, &passphrase),
+                None => write_key_pair(&options.out, &key),
+            };
+            written.map(|paths| (paths.private, paths.public)).map_err(Fault::runtime)?
+        }
+    };
+    written(&private, &public, &fingerprint)
+}
+
+/// A key that signs.
+fn sign(options: &Keygen, passphrase: Option<&Passphrase>) -> Result<Status, Fault> {
+    let identity = Identity::generate().map_err(Fault::runtime)?;
+    let paths = write_identity(&options.out, &identity, passphrase).map_err(Fault::runtime)?;
+    written(&paths.private, &paths.public, &identity.kid().to_string())
+}
+
+fn written(private: &Path, public: &Path, fingerprint: &str) -> Result<Status, Fault> {
+    let (private, public) = (private.display(), public.display());
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "private key  {private}\npublic key   {public}\nfingerprint  {fingerprint}")
         .map_err(Fault::runtime)?;
     Ok(Status::Success)
+}
+
+pub(crate) fn generate(suite: KeySuite, bits: usize) -> Result<PrivateKey, Fault> {
+    let key = match suite {
+        KeySuite::One => PrivateKey::generate(bits),
+        KeySuite::TwoX25519 => PrivateKey::generate_kind(KeyKind::X25519),
+        KeySuite::TwoXWing => PrivateKey::generate_kind(KeyKind::XWing),
+        KeySuite::Sign => {
+            let next = "make one with `ciphermq keygen --suite sign`, without --keyset";
+            return Err(Fault::usage(format!("a signing key opens nothing and is in no keyset; {next}")));
+        }
+    };
+    key.map_err(Fault::runtime)
+}
+
+/// From a flag, or asked for; `None` if the key is not to be encrypted.
+fn new_passphrase(options: &Keygen) -> Result<Option<Passphrase>, Fault> {
+    const FLAGS: &str = "--passphrase-file or --passphrase-env";
+    match passphrase::given(&options.passphrase)? {
+        None if options.encrypt => passphrase::ask_new("the private key", FLAGS).map(Some),
+        given => Ok(given),
+    }
+}
+
+/// The size of an RSA key; the other kinds have one size each.
+pub(crate) fn bits_of(suite: KeySuite, bits: Option<usize>) -> Result<usize, Fault> {
+    match (suite, bits) {
+        (KeySuite::One, bits) => Ok(bits.unwrap_or(RSA_BITS_MIN)),
+        (_, None) => Ok(0),
+        (_, Some(_)) => Err(Fault::usage("--bits is for RSA keys (--suite 1); the keys of other suites have one size")),
+    }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod cli;
 mod inspect;
+mod key;
 mod keygen;
 mod logging;
 mod open_files;
@@ -35,6 +36,7 @@ fn run(arguments: Arguments) -> Result<cli::Status, cli::Fault> {
         Command::Verify(options) => verify::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Keygen(options) => keygen::run(&options),
+        Command::Key(options) => key::run(&options.command),
         Command::Send(options) => send::run(options),
         Command::Receive(options) => receive::run(&options),
         Command::Bench(options) => bench::run(&options),

@@ -4,11 +4,14 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::pin::{Pin, pin};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cipher_client::crypto::PrivateKey;
+use cipher_client::crypto::{Keyset, OpenPolicy, Opener, PrivateKey};
 use cipher_client::{Client, ConnectOptions, ConsumeOptions, Consumer, Delivery, Settled};
 use serde::Serialize;
 
 use crate::cli::{self, Fault, Receive, Status};
+use crate::key;
+use crate::key::passphrase::options_for;
+use crate::logging;
 use crate::printable::{Printable, PrintableJson};
 use crate::shutdown;
 
@@ -17,7 +20,8 @@ const ACKS_MAX: usize = 256;
 
 /// `ciphermq receive`: prints opened messages, acknowledging each after it was written.
 pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
-    let identity = PrivateKey::from_file(&options.identity).map_err(Fault::runtime)?;
+    logging::start("warn").map_err(Fault::runtime)?;
+    let opener = opener(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::runtime)?;
     runtime.block_on(async {
         let mut stop = pin!(shutdown::on_signal().map_err(Fault::runtime)?);
@@ -25,12 +29,25 @@ pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
         let client = Client::connect(connect).await.map_err(Fault::runtime)?;
         let prefetch = options.count.map_or(u64::MAX, |count| count.max(1)).min(ACKS_MAX as u64) as u32;
         let consume = ConsumeOptions::new().prefetch(prefetch);
-        let mut consumer = client.consume(&options.queue, &identity, consume).await.map_err(Fault::runtime)?;
+        let mut consumer = client.consume(&options.queue, opener, consume).await.map_err(Fault::runtime)?;
         let status = receive(&mut consumer, options, stop.as_mut()).await?;
         consumer.close().await.map_err(Fault::runtime)?;
         client.close().await.map_err(Fault::runtime)?;
         Ok(status)
     })
+}
+
+/// Opens with one key, or with all of a keyset.
+fn opener(options: &Receive) -> Result<Opener, Fault> {
+    let path = &options.identity;
+    let read = options_for(path, &options.passphrase)?;
+    let keyset = match path.is_dir() {
+        true => Keyset::open_with(path, read),
+        false => PrivateKey::from_file_with(path, &read).map(Keyset::from),
+    };
+    let keyset = keyset.map_err(|fault| key::at(path, fault))?;
+    let keys: Vec<&PrivateKey> = keyset.keys().collect();
+    Opener::with_keys(&keys, OpenPolicy::default()).map_err(Fault::runtime)
 }
 
 async fn receive(

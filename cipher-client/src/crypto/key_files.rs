@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::identity::Identity;
 use super::keys::{PrivateKey, encrypted, pem};
 use super::passphrase::Passphrase;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +16,11 @@ use crate::files;
 pub const PRIVATE_KEY_FILE: &str = "receiver_private.pem";
 /// Name of the public key's file, as the originals have it.
 pub const PUBLIC_KEY_FILE: &str = "receiver_public.pem";
+
+/// Name of the file of an identity's private half.
+pub const IDENTITY_FILE: &str = "sender_private.pem";
+/// Name of the file of its public half.
+pub const SENDER_KEY_FILE: &str = "sender_public.pem";
 
 /// Longest key file that is read.
 const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -39,7 +45,8 @@ impl KeyFileOptions {
         Self { passphrase: Some(passphrase), ..self }
     }
 
-    pub(super) fn passphrase(&self) -> Option<&Passphrase> {
+    /// The passphrase, if there is one.
+    pub fn passphrase(&self) -> Option<&Passphrase> {
         self.passphrase.as_ref()
     }
 
@@ -91,19 +98,44 @@ pub fn write_encrypted_key_pair(
     write_pair(dir.as_ref(), key, Some(passphrase))
 }
 
+/// Writes `sender_private.pem` and `sender_public.pem` as [`write_key_pair`]
+/// writes the keys of a receiver, the private one under a passphrase if there is
+/// one.
+///
+/// # Errors
+///
+/// As [`write_key_pair`].
+pub fn write_identity(
+    dir: impl AsRef<Path>,
+    identity: &Identity,
+    passphrase: Option<&Passphrase>,
+) -> Result<KeyPairPaths> {
+    let private = match passphrase {
+        Some(passphrase) => Zeroizing::new(identity.to_encrypted_pem(passphrase)?),
+        None => identity.to_pem()?,
+    };
+    let public = identity.sender_key().to_pem()?;
+    write_texts(dir.as_ref(), (IDENTITY_FILE, &private), (SENDER_KEY_FILE, &public))
+}
+
 fn write_pair(dir: &Path, key: &PrivateKey, passphrase: Option<&Passphrase>) -> Result<KeyPairPaths> {
-    let private = dir.join(PRIVATE_KEY_FILE);
-    let public = dir.join(PUBLIC_KEY_FILE);
+    let private = private_text(key, passphrase)?;
+    let public = key.public_key().to_pem()?;
+    write_texts(dir, (PRIVATE_KEY_FILE, &private), (PUBLIC_KEY_FILE, &public))
+}
+
+fn write_texts(dir: &Path, private: (&str, &str), public: (&str, &str)) -> Result<KeyPairPaths> {
+    let paths = KeyPairPaths { private: dir.join(private.0), public: dir.join(public.0) };
     fs::create_dir_all(dir).map_err(|fault| Error::io("cannot make the folder", dir, fault))?;
     // Looked at before anything is written: half a pair would be a new private
     // key beside an old public one.
-    if public.exists() {
-        return Err(Error::io("not overwritten", &public, std::io::ErrorKind::AlreadyExists.into()));
+    if paths.public.exists() {
+        return Err(Error::io("not overwritten", &paths.public, std::io::ErrorKind::AlreadyExists.into()));
     }
-    write_private(&private, key, passphrase)?;
-    write_new(&public, 0o644, key.public_key().to_pem()?.as_bytes())?;
-    files::sync_parent(&public).map_err(|fault| Error::io("cannot be synced", dir, fault))?;
-    Ok(KeyPairPaths { private, public })
+    write_new(&paths.private, 0o600, private.1.as_bytes())?;
+    write_new(&paths.public, 0o644, public.1.as_bytes())?;
+    files::sync_parent(&paths.public).map_err(|fault| Error::io("cannot be synced", dir, fault))?;
+    Ok(paths)
 }
 
 /// Writes a private key file anew: the same key under another passphrase, or
@@ -187,9 +219,13 @@ fn is_exposed(_: &Metadata) -> bool {
 
 /// Creates the file of a private key, encrypted if there is a passphrase.
 pub(super) fn write_private(path: &Path, key: &PrivateKey, passphrase: Option<&Passphrase>) -> Result<()> {
+    write_new(path, 0o600, private_text(key, passphrase)?.as_bytes())
+}
+
+fn private_text(key: &PrivateKey, passphrase: Option<&Passphrase>) -> Result<Zeroizing<String>> {
     match passphrase {
-        Some(passphrase) => write_new(path, 0o600, key.to_encrypted_pem(passphrase)?.as_bytes()),
-        None => write_new(path, 0o600, key.to_pem()?.as_bytes()),
+        Some(passphrase) => key.to_encrypted_pem(passphrase).map(Zeroizing::new),
+        None => key.to_pem(),
     }
 }
 

@@ -243,7 +243,7 @@ impl PrivateKey {
     ///
     /// [`ErrorKind::Option`] for another size, [`ErrorKind::Random`].
     pub fn generate(bits: usize) -> Result<Self> {
-        Self::new(PrivateMaterial::Rsa(RsaPrivate::generate(bits)?))
+        Self::new(PrivateMaterial::Rsa(Box::new(RsaPrivate::generate(bits)?)))
     }
 
     /// Makes a key; one of RSA has 2048 bits.

@@ -33,8 +33,8 @@ pub use envelope::{ENVELOPE_BYTES_MAX, Envelope};
 pub(crate) use identity::SIGNATURE_LEN;
 pub use identity::{Identity, SenderKey};
 pub use key_files::{
-    KeyFileOptions, KeyPairPaths, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE, change_passphrase, write_encrypted_key_pair,
-    write_key_pair,
+    IDENTITY_FILE, KeyFileOptions, KeyPairPaths, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE, SENDER_KEY_FILE, change_passphrase,
+    write_encrypted_key_pair, write_identity, write_key_pair,
 };
 pub use keys::{KeyKind, PemKind, PrivateKey, PublicKey, RSA_BITS_MAX, RSA_BITS_MIN};
 pub use keyset::{KEYSET_KEYS_MAX, Keyset, KeysetEntry};

@@ -66,6 +66,11 @@ pub(super) fn key_bits(text: &str) -> Result<usize, String> {
     between(text, RSA_BITS_MIN, RSA_BITS_MAX)
 }
 
+/// Days, small enough to be counted in seconds.
+pub(super) fn days(text: &str) -> Result<u64, String> {
+    between(text, 0, 36_500).map(|days| days as u64)
+}
+
 /// The default line limit of a broker bounds what a bench can send: base64 makes a third more of it.
 pub(super) fn body_size(text: &str) -> Result<Size, String> {
     const BODY_BYTES_MAX: u64 = 128 << 10;

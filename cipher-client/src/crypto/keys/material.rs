@@ -116,7 +116,7 @@ impl PublicMaterial {
 
 /// A private key, wiped when dropped.
 pub(in crate::crypto) enum PrivateMaterial {
-    Rsa(RsaPrivate),
+    Rsa(Box<RsaPrivate>),
     X25519(Zeroizing<[u8; x25519::LEN]>),
     /// The seed, from which both halves are made.
     XWing(Zeroizing<[u8; xwing::SEED_LEN]>),
@@ -127,7 +127,7 @@ impl PrivateMaterial {
         let info = PrivateKeyInfoRef::from_der(der).map_err(pem::damaged)?;
         let key = info.private_key.as_bytes();
         let material = match info.algorithm.oid {
-            RSA_OID => Self::Rsa(RsaPrivate::from_pkcs8(der)?),
+            RSA_OID => Self::Rsa(Box::new(RsaPrivate::from_pkcs8(der)?)),
             x25519::OID => Self::X25519(x25519::private(key)?),
             xwing::OID => Self::XWing(xwing::private(key)?),
             oid => return Err(Error::key(unknown(oid))),
@@ -145,7 +145,7 @@ impl PrivateMaterial {
 
     pub(super) fn generate(kind: KeyKind) -> Result<Self> {
         Ok(match kind {
-            KeyKind::Rsa => Self::Rsa(RsaPrivate::generate(RSA_BITS_MIN)?),
+            KeyKind::Rsa => Self::Rsa(Box::new(RsaPrivate::generate(RSA_BITS_MIN)?)),
             KeyKind::X25519 => Self::X25519(Zeroizing::new(suite::random()?)),
             KeyKind::XWing => Self::XWing(Zeroizing::new(suite::random()?)),
         })

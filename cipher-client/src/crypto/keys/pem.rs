@@ -47,7 +47,6 @@ pub(in crate::crypto) fn private_der(pem: &[u8], passphrase: Option<&Passphrase>
 }
 
 /// What a PEM text is, told from its label: the key itself may be damaged.
-#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PemKind {
     /// A public key.

@@ -24,7 +24,6 @@ pub(in crate::crypto) enum Oaep {
     /// SHA-1, no label.
     Suite1,
     /// SHA-256, label [`OAEP_LABEL`].
-    #[cfg_attr(not(test), allow(dead_code, reason = "suite 2 comes with its sealing"))]
     Suite2,
 }
 

@@ -1,0 +1,117 @@
+//! `key rewrap`: another passphrase round a key, another key round messages.
+
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+
+use cipher_client::crypto::{
+    Keyset, OpenPolicy, Opener, Passphrase, PemKind, PrivateKey, PublicKey, Sealer, SessionPolicy, change_passphrase,
+};
+
+use super::at;
+use super::passphrase::{self, options_for};
+use crate::cli::{self, Fault, KeyRewrap, Status};
+
+/// Longest envelope, and a line end.
+const LINE_BYTES_MAX: u64 = cipher_client::crypto::ENVELOPE_BYTES_MAX as u64 + 2;
+
+/// `ciphermq key rewrap`.
+pub(super) fn run(options: &KeyRewrap) -> Result<Status, Fault> {
+    if options.envelope { envelopes(options) } else { files(options) }
+}
+
+fn files(options: &KeyRewrap) -> Result<Status, Fault> {
+    // What is no private key is told before anybody is asked for a passphrase.
+    let mut status = Status::Success;
+    let mut keys = Vec::new();
+    for path in &options.paths {
+        match private(path) {
+            Ok(()) => keys.push(path),
+            Err(fault) => status = failed(&fault),
+        }
+    }
+    let Some(first) = keys.first() else { return Ok(status) };
+    let new = new_passphrase(options, first)?;
+    for path in keys {
+        let read = options_for(path, &options.passphrase)?;
+        match change_passphrase(path, &read, new.as_ref()).map_err(|fault| at(path, fault)) {
+            Ok(()) => writeln!(io::stdout(), "{}", path.display()).map_err(Fault::runtime)?,
+            Err(fault) => status = failed(&fault),
+        }
+    }
+    Ok(status)
+}
+
+fn private(path: &Path) -> Result<(), Fault> {
+    match PemKind::of_file(path).map_err(|fault| at(path, fault))? {
+        PemKind::Public => Err(Fault::runtime(format!("{}: a public key has no passphrase", path.display()))),
+        PemKind::Private | PemKind::EncryptedPrivate => Ok(()),
+    }
+}
+
+fn failed(fault: &Fault) -> Status {
+    eprintln!("ciphermq: {}", cli::one_line(fault.error.as_ref()));
+    Status::Failure
+}
+
+fn new_passphrase(options: &KeyRewrap, first: &Path) -> Result<Option<Passphrase>, Fault> {
+    const FLAGS: &str = "--new-passphrase-file, --new-passphrase-env or --decrypt";
+    match (&options.new_passphrase_file, &options.new_passphrase_env) {
+        _ if options.decrypt => Ok(None),
+        (Some(path), _) => Passphrase::from_file(path).map(Some).map_err(Fault::runtime),
+        (None, Some(name)) => passphrase::from_env(name).map(Some),
+        (None, None) => passphrase::ask_new(&first.display().to_string(), FLAGS).map(Some),
+    }
+}
+
+/// Seals each line of stdin anew. A line that does not open is told, with its number, and is not printed.
+fn envelopes(options: &KeyRewrap) -> Result<Status, Fault> {
+    let [from] = &options.paths[..] else {
+        return Err(Fault::usage("--envelope takes one PATH: what opens the envelopes"));
+    };
+    let (opener, sealer) = old_and_new(from, options)?;
+    let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
+    let mut status = Status::Success;
+    for number in 1_u64.. {
+        let Some(line) = line(&mut stdin).map_err(Fault::runtime)? else { break };
+        match rewrap(&opener, &sealer, line.trim()) {
+            Ok(envelope) => writeln!(stdout, "{envelope}").map_err(Fault::runtime)?,
+            Err(fault) => {
+                eprintln!("ciphermq: line {number}: {}", cli::one_line(&fault));
+                status = Status::Failure;
+            }
+        }
+    }
+    Ok(status)
+}
+
+fn old_and_new(from: &Path, options: &KeyRewrap) -> Result<(Opener, Sealer), Fault> {
+    let read = options_for(from, &options.passphrase)?;
+    let keyset = match from.is_dir() {
+        true => Keyset::open_with(from, read).map_err(|fault| at(from, fault))?,
+        false => PrivateKey::from_file_with(from, &read).map(Keyset::from).map_err(|fault| at(from, fault))?,
+    };
+    let to = match &options.to {
+        Some(path) => PublicKey::from_file(path).map_err(|fault| at(path, fault))?,
+        None if from.is_dir() => keyset.primary().public_key(),
+        None => return Err(Fault::usage("--envelope with a key file needs --to: the public key to seal for")),
+    };
+    let keys: Vec<&PrivateKey> = keyset.keys().collect();
+    let opener = Opener::with_keys(&keys, OpenPolicy::default()).map_err(Fault::runtime)?;
+    let sealer = Sealer::new(&to, SessionPolicy::default()).map_err(Fault::runtime)?;
+    Ok((opener, sealer))
+}
+
+fn rewrap(opener: &Opener, sealer: &Sealer, envelope: &str) -> cipher_client::Result<String> {
+    let opened = opener.open(envelope)?;
+    sealer.seal_with_id(&opened.message_id, &opened.plaintext).map(|sealed| sealed.envelope)
+}
+
+/// The next line, `None` at the end of the input.
+fn line(input: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = String::new();
+    let read = io::Read::take(&mut *input, LINE_BYTES_MAX).read_line(&mut line)?;
+    if read as u64 == LINE_BYTES_MAX && !line.ends_with('\n') {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of input is longer than an envelope can be"));
+    }
+    Ok((read > 0).then_some(line))
+}
