@@ -121,7 +121,8 @@ def session_key(private, block):
 
 
 def test_a_fork_in_the_middle_of_sealing_and_opening_hangs_nobody(keys):
-    """A fork copies locks as they are. With threads that seal and open all the time some are held in most forks."""
+    """A fork copies locks as they are. With threads that seal and open all the time some are held in one fork of fifty; what
+    happens then for certain is tested in cipher-client/src/crypto/process.rs."""
     private, public = keys
     known = seal_many(public, 20)
     stop = threading.Event()
