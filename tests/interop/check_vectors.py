@@ -13,9 +13,8 @@ import pathlib
 import sys
 
 from Crypto.Cipher import AES
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from reader import Private, Refused, key_id, named, need, open_envelope
+from reader import Private, Refused, load_sender, named, need, open_envelope
 
 VECTORS = pathlib.Path(__file__).parent.parent / "vectors"
 
@@ -111,8 +110,7 @@ def main():
         assert all(named(keys[name].kid) == key["fingerprint"] for name, key in told["keys"].items())
         for path in sorted(folder.glob("*.json")):
             content = json.loads(path.read_text())
-            public = {name: load_pem_public_key(key["spki"].encode()) for name, key in {**told, **content}.get("senders", {}).items()}
-            senders = {name: (key_id(key), key) for name, key in public.items()}
+            senders = {name: load_sender(key["spki"]) for name, key in {**told, **content}.get("senders", {}).items()}
             outcomes = [check(case, keys, senders) for case in content.get("envelopes", [])]
             outcomes += [check_parts(message, keys[content["key"]]) for message in content.get("messages", [])]
             count, wrong = count + len(outcomes), wrong + [outcome for outcome in outcomes if outcome]

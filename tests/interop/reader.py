@@ -16,7 +16,7 @@ from Crypto.PublicKey import RSA
 from cryptography.cobblestone import Cobblestone256Decryptor
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, x25519
+from cryptography.hazmat.primitives.asymmetric import padding, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key, load_pem_public_key
@@ -36,25 +36,47 @@ def need(condition, fault):
         raise Refused(fault)
 
 
+def load(pem):
+    """A private key out of PKCS#8, and the suite of HPKE for it if it is one for that."""
+    der = base64.b64decode("".join(pem.split("\n")[1:]).split("-")[0])
+    kem = KEM.X25519
+    if XWING in der[:20]:  # the seed stands at the end
+        halves = hashlib.shake_256(der[-32:]).digest(96)
+        key = MLKEM768X25519PrivateKey(
+            MLKEM768PrivateKey.from_seed_bytes(halves[:64]), x25519.X25519PrivateKey.from_private_bytes(halves[64:]))
+        kem = KEM.MLKEM768_X25519
+    else:
+        key = load_der_private_key(der, None)
+    return key, None if isinstance(key, rsa.RSAPrivateKey) else Suite(kem, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
 class Private:
-    """A private key out of PKCS#8."""
+    """A private key, ready to unwrap."""
 
     def __init__(self, pem):
-        der = base64.b64decode("".join(pem.split("\n")[1:]).split("-")[0])
-        self.rsa = None
-        if XWING in der[:20]:  # the seed stands at the end
-            halves = hashlib.shake_256(der[-32:]).digest(96)
-            parts = MLKEM768PrivateKey.from_seed_bytes(halves[:64]), x25519.X25519PrivateKey.from_private_bytes(halves[64:])
-            self.kid = hashlib.sha256(b"cipher/xwing" + b"".join(p.public_key().public_bytes_raw() for p in parts)).digest()
-            self.suite, key, kem = "2pq", MLKEM768X25519PrivateKey(*parts), KEM.MLKEM768_X25519
+        key, hpke = load(pem)
+        if hpke:
+            self.rsa, self.unwrap = None, lambda wrap: hpke.decrypt(wrap, key, b"cipher/2")
+            is_hybrid = isinstance(key, MLKEM768X25519PrivateKey)
+            self.suite, self.kid = ("2pq", xwing_id(pem)) if is_hybrid else ("2x", key_id(key.public_key()))
         else:
-            key, kem = load_der_private_key(der, None), KEM.X25519
-            self.kid, self.suite = key_id(key.public_key()), "2x" if isinstance(key, x25519.X25519PrivateKey) else "2r"
-        if self.suite == "2r":
             oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"cipher/2")
-            self.rsa, self.unwrap = RSA.import_key(der), lambda wrap: key.decrypt(wrap, oaep)
-        else:
-            self.unwrap = lambda wrap: Suite(kem, KDF.HKDF_SHA256, AEAD.AES_256_GCM).decrypt(wrap, key, b"cipher/2")
+            self.rsa, self.unwrap = RSA.import_key(pem), lambda wrap: key.decrypt(wrap, oaep)
+            self.suite, self.kid = "2r", key_id(key.public_key())
+
+
+def xwing_id(pem):
+    seed = base64.b64decode("".join(pem.split("\n")[1:]).split("-")[0])[-32:]
+    halves = hashlib.shake_256(seed).digest(96)
+    public = MLKEM768PrivateKey.from_seed_bytes(halves[:64]).public_key().public_bytes_raw()
+    public += x25519.X25519PrivateKey.from_private_bytes(halves[64:]).public_key().public_bytes_raw()
+    return hashlib.sha256(b"cipher/xwing" + public).digest()
+
+
+def load_sender(pem):
+    """The kid of a sender's public key, and the key."""
+    key = load_pem_public_key(pem.encode())
+    return key_id(key), key
 
 
 def key_id(public):
