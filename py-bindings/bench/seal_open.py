@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import itertools
 import json
 import os
 import platform
@@ -98,6 +99,7 @@ def crypto(text: bytes, seconds: float) -> bool:
         rate(lambda: original_open(envelopes[0], RSA.import_key(private_pem)), seconds),
         rate(lambda: original_open(envelopes[0], private_key), seconds),
     )
+    suites(text, seconds)
     foreign = [original_seal(text, public_key) for _ in range(200)]
     start = time.perf_counter()
     for envelope in foreign:
@@ -107,8 +109,47 @@ def crypto(text: bytes, seconds: float) -> bool:
     return fine
 
 
-def end_to_end(text: bytes) -> None:
+def suites(text: bytes, seconds: float) -> None:
+    """Suite 2, and signed messages of both, by the objects that are kept."""
+    me, senders = ciphermq.Identity.generate(), ciphermq.Senders()
+    senders.add("me", me.sender_key())
+    for kind in ("rsa", "x25519", "x-wing"):
+        private = ciphermq.PrivateKey.generate(kind)
+        for identity in (None, me):
+            sealer = ciphermq.Sealer(private.public_key(), identity=identity)
+            opener = ciphermq.Opener(private, senders=senders if identity else None)
+            envelopes = [sealer.seal(text) for _ in range(4000)]
+            source = itertools.cycle(envelopes)
+            sealing, opening = rate(lambda: sealer.seal(text), seconds), rate(lambda: opener.open(next(source)), seconds)
+            name = f"{kind}{', signed' if identity else ''}"
+            print(f"{'Sealer, Opener: ' + name:<34}{sealing:>10,.0f}/s {opening:>10,.0f}/s")
+
+
+def originals_as_senders(text: bytes, count: int = 2000) -> None:
+    """An RSA decryption for each message, through the broker: what the cores make of it."""
     private, public = ciphermq.generate_keypair()
+    key = RSA.import_key(public.to_pem())
+    envelopes = [original_seal(text, key) for _ in range(count)]
+    with Broker() as broker, ciphermq.Sender(**broker.address) as sender:
+        for envelope in envelopes:
+            sender.publish(envelope)
+        with ciphermq.Receiver(**broker.address, private_key=private) as receiver:
+            start = time.perf_counter()
+            for _, message in zip(range(count), receiver):
+                message.ack(wait=False)
+            receiver.ping()
+            rates = count / (time.perf_counter() - start)
+    start = time.perf_counter()
+    for envelope in envelopes[:400]:
+        ciphermq.open_envelope(envelope, private)
+    alone = 400 / (time.perf_counter() - start)
+    print(f"{'Receiver, a key a message':<28}{rates:>10,.0f}/s   ({rates / alone:.1f} x one thread, {alone:,.0f}/s)")
+
+
+def end_to_end(text: bytes, kind: str) -> None:
+    private = ciphermq.PrivateKey.generate(kind)
+    public = private.public_key()
+    print(f"through the broker, {kind}:")
     texts: List[bytes] = [text] * MESSAGES
     with Broker() as broker:
         with ciphermq.Sender(**broker.address, public_key=public) as sender:
@@ -153,7 +194,9 @@ def main() -> int:
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {options.bytes} bytes")
     text = os.urandom(options.bytes)
     fine = crypto(text, options.seconds)
-    end_to_end(text)
+    for kind in ("rsa", "x25519", "x-wing"):
+        end_to_end(text, kind)
+    originals_as_senders(text)
     return 0 if fine else 1
 
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cipher_client::crypto::{self, Sealed};
+use cipher_client::crypto::{self, Context, Sealed};
 use cipher_client::dedupe::{DedupeOptions, DedupeWindow, Durability};
 use cipher_client::{Client, ConnectOptions, ErrorKind, QueueOptions};
 use pyo3::exceptions::PyValueError;
@@ -14,16 +14,21 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use tokio::sync::OnceCell;
 
+use crate::directory::{self, Announced};
 use crate::error::{Failure, raised};
-use crate::keys::{PrivateKey, PublicKey};
+use crate::identity::Identity;
+use crate::keys::PublicKey;
 use crate::leases::Dedupe;
 use crate::logging;
+use crate::opener::Opener;
 use crate::process::Owned;
 use crate::publishing::{Route, Tries, publish, start_batch};
+use crate::sealer::Sealer;
 use crate::seconds::Seconds;
 use crate::subscription::{Inbox, Subscription};
 use crate::text::Octets;
 use crate::topology;
+use crate::trust::{Pins, time};
 use crate::wait::Mode;
 
 /// A client that connects on first use.
@@ -132,7 +137,7 @@ impl Connection {
     }
 
     /// Seals and publishes.
-    #[pyo3(signature = (exchange, routing_key, plaintext, public_key, *, message_id, timeout, attempts))]
+    #[pyo3(signature = (exchange, routing_key, plaintext, sealer, *, content_type, message_id, timeout, attempts))]
     #[allow(clippy::too_many_arguments)] // the caller names them; they are one thing each
     fn send<'py>(
         &self,
@@ -140,17 +145,18 @@ impl Connection {
         exchange: &str,
         routing_key: &str,
         plaintext: Octets<'py>,
-        public_key: &Bound<'py, PublicKey>,
+        sealer: &Bound<'py, Sealer>,
+        content_type: Option<&str>,
         message_id: Option<&str>,
         timeout: Seconds,
         attempts: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (inner, route) = (self.inner()?, route(exchange, routing_key));
-        let sealer = public_key.get().sealer()?;
-        let plaintext = plaintext.as_bytes();
+        let (sealer, plaintext) = (&sealer.get().inner, plaintext.as_bytes());
+        let context = Context::new(exchange, routing_key).content_type(content_type.unwrap_or_default());
         let sealed = py.detach(|| match message_id {
-            Some(id) => sealer.seal_with_id(id, plaintext),
-            None => sealer.seal(plaintext),
+            Some(id) => sealer.seal_for_with_id(&context, id, plaintext),
+            None => sealer.seal_for(&context, plaintext),
         });
         let tries = tries(timeout, attempts)?;
         self.mode.run(py, publish(inner, route, sealed.map_err(raised)?, tries))
@@ -175,7 +181,7 @@ impl Connection {
     }
 
     /// Seals a group of messages and puts them on their way: a `Batch`.
-    #[pyo3(signature = (exchange, routing_key, plaintexts, public_key, *, timeout, attempts))]
+    #[pyo3(signature = (exchange, routing_key, plaintexts, sealer, *, content_type, timeout, attempts))]
     #[allow(clippy::too_many_arguments)] // as for `send`
     fn send_batch<'py>(
         &self,
@@ -183,34 +189,36 @@ impl Connection {
         exchange: &str,
         routing_key: &str,
         plaintexts: &Bound<'py, PyList>,
-        public_key: &Bound<'py, PublicKey>,
+        sealer: &Bound<'py, Sealer>,
+        content_type: Option<&str>,
         timeout: Seconds,
         attempts: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (inner, route, tries) = (self.inner()?, route(exchange, routing_key), tries(timeout, attempts)?);
         let plaintexts: Vec<Octets<'py>> = plaintexts.iter().map(|text| text.extract()).collect::<PyResult<_>>()?;
         let plaintexts: Vec<&[u8]> = plaintexts.iter().map(Octets::as_bytes).collect();
-        let sealer = public_key.get().sealer()?;
+        let sealer = &sealer.get().inner;
+        let context = Context::new(exchange, routing_key).content_type(content_type.unwrap_or_default());
         let sealed: cipher_client::Result<Vec<Sealed>> =
-            py.detach(|| plaintexts.iter().map(|text| sealer.seal(text)).collect());
+            py.detach(|| plaintexts.iter().map(|text| sealer.seal_for(&context, text)).collect());
         let batch = start_batch(inner, route, sealed.map_err(raised)?, tries, self.mode.clone());
         self.mode.run(py, batch)
     }
 
     /// Makes ready to consume a queue; nothing is sent before the first message is asked for.
-    #[pyo3(signature = (queue, private_key, *, prefetch, dedupe, dedupe_sync, reject_undecryptable))]
+    #[pyo3(signature = (queue, opener, *, prefetch, dedupe, dedupe_sync, reject_undecryptable))]
     #[allow(clippy::too_many_arguments)] // as for `send`
     fn consume(
         &self,
         py: Python<'_>,
         queue: String,
-        private_key: &Bound<'_, PrivateKey>,
+        opener: &Bound<'_, Opener>,
         prefetch: u32,
         dedupe: Option<Remember>,
         dedupe_sync: bool,
         reject_undecryptable: bool,
     ) -> PyResult<Subscription> {
-        let opener = private_key.get().opener()?;
+        let opener = Arc::clone(&opener.get().inner);
         let durability = if dedupe_sync { Durability::Synced } else { Durability::Written };
         let options = DedupeOptions { durability, ..DedupeOptions::default() };
         let window = logging::detached(py, || match dedupe {
@@ -257,6 +265,46 @@ impl Connection {
         }
         let inner = self.inner()?;
         self.mode.run(py, async move { Ok(inner.client().await?.declare_queue(&queue, &options).await?) })
+    }
+
+    /// Announces a key under a name.
+    #[pyo3(signature = (client_id, public_key, identity, *, not_before, not_after))]
+    fn announce_key<'py>(
+        &self,
+        py: Python<'py>,
+        client_id: String,
+        public_key: Option<&Bound<'py, PublicKey>>,
+        identity: &Bound<'py, Identity>,
+        not_before: Option<f64>,
+        not_after: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let announced = Announced {
+            key: public_key.map(|key| key.get().inner.clone()),
+            identity: Arc::clone(&identity.get().inner),
+            not_before: not_before.map(time).transpose()?,
+            not_after: not_after.map(time).transpose()?,
+        };
+        self.mode.run(py, directory::announce(self.inner()?, client_id, announced))
+    }
+
+    /// The last announcement of a name.
+    fn lookup_key<'py>(&self, py: Python<'py>, client_id: String) -> PyResult<Bound<'py, PyAny>> {
+        self.mode.run(py, directory::look_up(self.inner()?, client_id))
+    }
+
+    /// The key to seal to for a name.
+    fn resolve<'py>(&self, py: Python<'py>, client_id: String, pins: &Bound<'py, Pins>) -> PyResult<Bound<'py, PyAny>> {
+        self.mode.run(py, directory::resolve(self.inner()?, client_id, Arc::clone(&pins.get().inner)))
+    }
+
+    /// The key that messages of a name are signed with.
+    fn resolve_sender<'py>(
+        &self,
+        py: Python<'py>,
+        client_id: String,
+        pins: &Bound<'py, Pins>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.mode.run(py, directory::resolve_sender(self.inner()?, client_id, Arc::clone(&pins.get().inner)))
     }
 
     fn declare_exchange<'py>(&self, py: Python<'py>, exchange: String) -> PyResult<Bound<'py, PyAny>> {

@@ -106,6 +106,11 @@ pub(crate) fn forked() -> PyErr {
     Python::attach(|py| class(py, "ForkError", FORKED.to_owned()))
 }
 
+/// The exception for a part that finds no room.
+pub(crate) fn no_room() -> PyErr {
+    Python::attach(|py| class(py, "NoRoom", NO_ROOM.to_owned()))
+}
+
 fn exception(py: Python<'_>, error: &Error, text: String) -> PyErr {
     match error.kind() {
         ErrorKind::Malformed { .. } | ErrorKind::Unsupported { .. } => class(py, "EnvelopeError", text),
@@ -125,6 +130,11 @@ fn exception(py: Python<'_>, error: &Error, text: String) -> PyErr {
         ErrorKind::Refused { code: Code::QueueFull | Code::StoreFull | Code::DiskFull, .. } => class(py, "Full", text),
         ErrorKind::Refused { code: Code::NotLeased, .. } => class(py, "LeaseLost", text),
         ErrorKind::Refused { .. } => class(py, "Refused", text),
+        ErrorKind::PassphraseNeeded => class(py, "PassphraseError", format!("{text}: pass passphrase=")),
+        ErrorKind::PassphraseWrong => class(py, "PassphraseError", text),
+        ErrorKind::Untrusted { .. } => class(py, "Untrusted", text),
+        ErrorKind::KeyChanged { .. } => class(py, "KeyChanged", text),
+        ErrorKind::Misdirected { .. } => class(py, "Misdirected", text),
         _ => class(py, "CipherMQError", text),
     }
 }
@@ -137,6 +147,9 @@ const UNREACHED: &str = "check host and port, and that `ciphermq serve` is runni
 const TIMEOUT: &str = "the deadline passed before anything was sent; try again, or give it more time with timeout=";
 const CLOSED: &str = "it was closed; make a new one";
 const FORKED: &str = "made before a fork, and does not work in the child process; make a new one after the fork";
+
+const NO_ROOM: &str =
+    "too much is incomplete already; release the message and add it later, or give the collector larger bounds";
 
 fn with_cause(error: &Error) -> String {
     match std::error::Error::source(error) {

@@ -1,10 +1,13 @@
 //! `PublicKey`, `PrivateKey`, `generate_keypair`, `write_keypair`.
+//!
+//! Secrets have no way out of these objects but `to_pem`: none is shown, copied
+//! or pickled.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use cipher_client::crypto::{self, OpenPolicy, Opener, Sealer, SessionPolicy};
-use pyo3::exceptions::PyTypeError;
+use cipher_client::crypto::{self, KeyFileOptions, KeyKind, OpenPolicy, Opener, Passphrase, Sealer, SessionPolicy};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use zeroize::Zeroizing;
@@ -42,13 +45,25 @@ impl PublicKey {
         self.inner.to_pem().map_err(raised)
     }
 
+    /// What kind of key it is.
+    #[getter]
+    fn kind(&self) -> &'static str {
+        kind_name(self.inner.kind())
+    }
+
     /// The name of the key.
+    #[getter]
+    fn kid(&self) -> &str {
+        self.inner.fingerprint()
+    }
+
+    /// The same: what people compare.
     #[getter]
     fn fingerprint(&self) -> &str {
         self.inner.fingerprint()
     }
 
-    /// Size of the modulus.
+    /// Size of the modulus, or of all of a key that has none.
     #[getter]
     fn bits(&self) -> usize {
         self.inner.bits()
@@ -68,7 +83,7 @@ impl PublicKey {
 }
 
 impl PublicKey {
-    fn new(inner: crypto::PublicKey) -> Self {
+    pub(crate) fn new(inner: crypto::PublicKey) -> Self {
         Self { inner, sealer: OnceLock::new() }
     }
 
@@ -90,24 +105,51 @@ impl PublicKey {
 #[pyclass(frozen, module = "ciphermq")]
 pub(crate) struct PrivateKey {
     pub(crate) inner: crypto::PrivateKey,
+    allow_legacy_rsa: bool,
     /// One memory of session keys for all that is opened by this object.
     opener: OnceLock<Arc<Opener>>,
 }
 
 #[pymethods]
 impl PrivateKey {
+    /// Makes a key.
+    #[staticmethod]
+    #[pyo3(signature = (kind="x-wing"))]
+    fn generate(py: Python<'_>, kind: &str) -> PyResult<Self> {
+        let kind = kind_of(kind)?;
+        py.detach(|| crypto::PrivateKey::generate_kind(kind)).map(Self::new).map_err(raised)
+    }
+
     /// Reads a PEM text.
     #[staticmethod]
-    #[pyo3(signature = (data, *, allow_legacy_rsa=false))]
-    fn from_pem(data: Octets<'_>, allow_legacy_rsa: bool) -> PyResult<Self> {
-        Self::read(crypto::PrivateKey::from_pem(data.as_bytes()), allow_legacy_rsa)
+    #[pyo3(signature = (data, *, passphrase=None, allow_legacy_rsa=false))]
+    fn from_pem(
+        py: Python<'_>,
+        data: Octets<'_>,
+        passphrase: Option<Octets<'_>>,
+        allow_legacy_rsa: bool,
+    ) -> PyResult<Self> {
+        let (passphrase, data) = (secret(passphrase)?, data.as_bytes());
+        let key = py.detach(|| match passphrase {
+            Some(passphrase) => crypto::PrivateKey::from_encrypted_pem(data, &passphrase),
+            None => crypto::PrivateKey::from_pem(data),
+        });
+        Self::read(key, allow_legacy_rsa)
     }
 
     /// Reads a PEM file.
     #[staticmethod]
-    #[pyo3(signature = (path, *, allow_legacy_rsa=false))]
-    fn from_file(py: Python<'_>, path: PathBuf, allow_legacy_rsa: bool) -> PyResult<Self> {
-        Self::read(logging::detached(py, || crypto::PrivateKey::from_file(path)), allow_legacy_rsa)
+    #[pyo3(signature = (path, *, passphrase=None, strict=false, allow_legacy_rsa=false))]
+    fn from_file(
+        py: Python<'_>,
+        path: PathBuf,
+        passphrase: Option<Octets<'_>>,
+        strict: bool,
+        allow_legacy_rsa: bool,
+    ) -> PyResult<Self> {
+        let options = key_file_options(passphrase, strict)?;
+        let key = logging::detached(py, || crypto::PrivateKey::from_file_with(path, &options));
+        Self::read(key, allow_legacy_rsa)
     }
 
     /// The half to give to senders.
@@ -116,18 +158,35 @@ impl PrivateKey {
     }
 
     /// The PEM text, as bytes: the one way in which a key leaves this object.
-    fn to_pem<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let pem: Zeroizing<String> = self.inner.to_pem().map_err(raised)?;
-        Ok(PyBytes::new(py, pem.as_bytes()))
+    #[pyo3(signature = (*, passphrase=None))]
+    fn to_pem<'py>(&self, py: Python<'py>, passphrase: Option<Octets<'py>>) -> PyResult<Bound<'py, PyBytes>> {
+        let passphrase = secret(passphrase)?;
+        let pem = py.detach(|| match passphrase {
+            Some(passphrase) => self.inner.to_encrypted_pem(&passphrase).map(Zeroizing::new),
+            None => self.inner.to_pem(),
+        });
+        Ok(PyBytes::new(py, pem.map_err(raised)?.as_bytes()))
+    }
+
+    /// What kind of key it is.
+    #[getter]
+    fn kind(&self) -> &'static str {
+        kind_name(self.inner.kind())
     }
 
     /// The name of the key: that of its public half.
+    #[getter]
+    fn kid(&self) -> &str {
+        self.inner.fingerprint()
+    }
+
+    /// The same: what people compare.
     #[getter]
     fn fingerprint(&self) -> &str {
         self.inner.fingerprint()
     }
 
-    /// Size of the modulus.
+    /// Size of the modulus, or of all of a key that has none.
     #[getter]
     fn bits(&self) -> usize {
         self.inner.bits()
@@ -138,26 +197,27 @@ impl PrivateKey {
     }
 
     fn __reduce__(&self) -> PyResult<()> {
-        Err(not_copied())
+        Err(not_copied("PrivateKey"))
     }
 
     fn __copy__(&self) -> PyResult<()> {
-        Err(not_copied())
+        Err(not_copied("PrivateKey"))
     }
 
     fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
-        Err(not_copied())
+        Err(not_copied("PrivateKey"))
     }
 }
 
 impl PrivateKey {
-    fn new(inner: crypto::PrivateKey) -> Self {
-        Self { inner, opener: OnceLock::new() }
+    pub(crate) fn new(inner: crypto::PrivateKey) -> Self {
+        Self { inner, allow_legacy_rsa: false, opener: OnceLock::new() }
     }
 
     fn read(key: cipher_client::Result<crypto::PrivateKey>, allow_legacy_rsa: bool) -> PyResult<Self> {
         let key = key.map_err(raised)?;
-        Ok(Self::new(if allow_legacy_rsa { key.allow_legacy_rsa() } else { key }))
+        let inner = if allow_legacy_rsa { key.allow_legacy_rsa() } else { key };
+        Ok(Self { allow_legacy_rsa, ..Self::new(inner) })
     }
 
     pub(crate) fn opener(&self) -> PyResult<Arc<Opener>> {
@@ -167,13 +227,45 @@ impl PrivateKey {
         let opener = Opener::new(&self.inner, OpenPolicy::default()).map_err(raised)?;
         Ok(Arc::clone(self.opener.get_or_init(|| Arc::new(opener))))
     }
+
+    /// The key once more, for an owner of its own. It is wiped there as it is here.
+    pub(crate) fn again(&self) -> cipher_client::Result<crypto::PrivateKey> {
+        let key = crypto::PrivateKey::from_pem(self.inner.to_pem()?.as_bytes())?;
+        Ok(if self.allow_legacy_rsa { key.allow_legacy_rsa() } else { key })
+    }
 }
 
-fn not_copied() -> PyErr {
-    PyTypeError::new_err("a PrivateKey is not copied or pickled; load it where it is needed with PrivateKey.from_file")
+/// What `__reduce__` and its kin say of a secret.
+pub(crate) fn not_copied(class: &str) -> PyErr {
+    PyTypeError::new_err(format!("{class} is not copied or pickled; load it where it is needed with {class}.from_file"))
 }
 
-/// Makes a key pair.
+/// A passphrase as callers give it.
+pub(crate) fn secret(passphrase: Option<Octets<'_>>) -> PyResult<Option<Passphrase>> {
+    passphrase.map(|text| Passphrase::new(text.as_bytes())).transpose().map_err(raised)
+}
+
+pub(crate) fn key_file_options(passphrase: Option<Octets<'_>>, strict: bool) -> PyResult<KeyFileOptions> {
+    let options = KeyFileOptions::default();
+    let options = if strict { options.strict() } else { options };
+    Ok(match secret(passphrase)? {
+        Some(passphrase) => options.with_passphrase(passphrase),
+        None => options,
+    })
+}
+
+const KINDS: [(KeyKind, &str); 3] = [(KeyKind::Rsa, "rsa"), (KeyKind::X25519, "x25519"), (KeyKind::XWing, "x-wing")];
+
+fn kind_of(name: &str) -> PyResult<KeyKind> {
+    let found = KINDS.into_iter().find(|(_, known)| *known == name);
+    found.map(|(kind, _)| kind).ok_or_else(|| PyValueError::new_err(r#"kind is "rsa", "x25519" or "x-wing""#))
+}
+
+fn kind_name(kind: KeyKind) -> &'static str {
+    KINDS.into_iter().find(|(known, _)| *known == kind).map_or("unknown", |(_, name)| name)
+}
+
+/// Makes an RSA key pair.
 #[pyfunction]
 #[pyo3(signature = (bits=2048))]
 pub(crate) fn generate_keypair(py: Python<'_>, bits: usize) -> PyResult<(PrivateKey, PublicKey)> {
@@ -184,12 +276,17 @@ pub(crate) fn generate_keypair(py: Python<'_>, bits: usize) -> PyResult<(Private
 
 /// Writes both halves of a key pair into a folder, which is made if need be.
 #[pyfunction]
+#[pyo3(signature = (directory, private_key, *, passphrase=None))]
 pub(crate) fn write_keypair(
     py: Python<'_>,
     directory: PathBuf,
     private_key: &Bound<'_, PrivateKey>,
+    passphrase: Option<Octets<'_>>,
 ) -> PyResult<(PathBuf, PathBuf)> {
-    let key = &private_key.get().inner;
-    let paths = py.detach(|| crypto::write_key_pair(directory, key)).map_err(raised)?;
-    Ok((paths.private, paths.public))
+    let (key, passphrase) = (&private_key.get().inner, secret(passphrase)?);
+    let paths = py.detach(|| match passphrase {
+        Some(passphrase) => crypto::write_encrypted_key_pair(directory, key, &passphrase),
+        None => crypto::write_key_pair(directory, key),
+    });
+    paths.map(|paths| (paths.private, paths.public)).map_err(raised)
 }

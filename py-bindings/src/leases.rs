@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use cipher_client::dedupe::DedupeWindow;
+use cipher_client::crypto::{Opened, Sender};
+use cipher_client::dedupe::{DedupeWindow, MessageKey};
 use cipher_client::{ErrorKind, RawDelivery};
 use tokio::sync::Mutex;
 
@@ -133,16 +134,18 @@ pub(crate) struct Mark {
     dedupe: Arc<Dedupe>,
     id: Arc<str>,
     uniqueness: [u8; 32],
+    sender: Sender,
 }
 
 impl Mark {
     async fn note(&self) -> Result<(), Failure> {
         if !self.dedupe.is_synced {
-            return Ok(self.dedupe.note(&self.id, &self.uniqueness)?);
+            return Ok(self.dedupe.note(&self.id, &self.uniqueness, &self.sender)?);
         }
         // The disk takes its time: not that of an event loop.
         let (dedupe, id, uniqueness) = (Arc::clone(&self.dedupe), Arc::clone(&self.id), self.uniqueness);
-        let noted = tokio::task::spawn_blocking(move || dedupe.note(&id, &uniqueness)).await;
+        let sender = self.sender;
+        let noted = tokio::task::spawn_blocking(move || dedupe.note(&id, &uniqueness, &sender)).await;
         // It is cancelled only with the runtime, which is never dropped.
         Ok(noted.unwrap_or(Err(ErrorKind::Closed.into()))?)
     }
@@ -177,7 +180,9 @@ impl Dedupe {
         Arc::new(Self { is_synced, acknowledged: StdMutex::new(window), in_hand: StdMutex::default() })
     }
 
-    pub(crate) async fn look(self: &Arc<Self>, delivery: RawDelivery, uniqueness: [u8; 32]) -> Seen {
+    /// What is known of a message that opened as `opened`.
+    pub(crate) async fn look(self: &Arc<Self>, delivery: RawDelivery, opened: &Opened) -> Seen {
+        let Opened { uniqueness, sender, .. } = *opened;
         let held = self.in_hand().leases.get(delivery.message_id()).and_then(Weak::upgrade);
         let delivery = match held {
             None => delivery,
@@ -189,14 +194,18 @@ impl Dedupe {
         let id: Arc<str> = delivery.message_id().into();
         // The same sealing under another id is a copy that somebody made.
         let is_copy = self.in_hand().uniqueness.contains(&uniqueness);
-        if is_copy || lock(&self.acknowledged).contains(&id, &uniqueness, SystemTime::now()) {
+        let key = MessageKey::new(&id, &uniqueness).sent_by(&sender);
+        // Where the disk fails it counts as new; noting it fails then.
+        let is_noted = || lock(&self.acknowledged).contains_key(&key, SystemTime::now()).unwrap_or(false);
+        if is_copy || is_noted() {
             return Seen::Before(delivery);
         }
-        Seen::New(delivery, Mark { dedupe: Arc::clone(self), id, uniqueness })
+        Seen::New(delivery, Mark { dedupe: Arc::clone(self), id, uniqueness, sender })
     }
 
-    fn note(&self, id: &str, uniqueness: &[u8; 32]) -> cipher_client::Result<()> {
-        lock(&self.acknowledged).insert(id, uniqueness, SystemTime::now())
+    fn note(&self, id: &str, uniqueness: &[u8; 32], sender: &Sender) -> cipher_client::Result<()> {
+        let key = MessageKey::new(id, uniqueness).sent_by(sender);
+        lock(&self.acknowledged).insert_key(&key, SystemTime::now())
     }
 
     fn in_hand(&self) -> MutexGuard<'_, InHand> {

@@ -4,7 +4,9 @@
 //! `_native.pyi`. Nothing in here decides anything about the protocol or the
 //! cryptography: that is `cipher-client`. What is here:
 //!
-//! - `keys`, `sealing`: values and functions of `cipher_client::crypto`.
+//! - `keys`, `keyset`, `identity`, `context`, `sealing`, `sealer`, `opener`: values and
+//!   functions of `cipher_client::crypto`.
+//! - `recipient`, `trust`, `directory`: those of `cipher_client::trust`.
 //! - `connection`, `subscription`, `message`: a client, a consumer and a
 //!   delivery. Each operation is written once, as a future.
 //! - `wait`, `bridge`: the two ways to run such a future: block until it is done,
@@ -16,18 +18,27 @@
 mod bridge;
 mod broker;
 mod connection;
+mod context;
+mod directory;
 mod error;
+mod identity;
 mod keys;
+mod keyset;
 mod leases;
 mod logging;
 mod message;
+mod opener;
+mod opening;
 mod process;
 mod publishing;
+mod recipient;
+mod sealer;
 mod sealing;
 mod seconds;
 mod subscription;
 mod text;
 mod topology;
+mod trust;
 mod wait;
 
 use pyo3::prelude::*;
@@ -41,15 +52,29 @@ mod _native {
     #[pymodule_export]
     use crate::connection::Connection;
     #[pymodule_export]
+    use crate::context::Context;
+    #[pymodule_export]
+    use crate::identity::{Identity, SenderKey};
+    #[pymodule_export]
     use crate::keys::{PrivateKey, PublicKey, generate_keypair, write_keypair};
+    #[pymodule_export]
+    use crate::keyset::Keyset;
     #[pymodule_export]
     use crate::message::{AsyncMessage, Message, MessageBase};
     #[pymodule_export]
+    use crate::opener::{Opened, Opener, PartCollector};
+    #[pymodule_export]
     use crate::publishing::Batch;
+    #[pymodule_export]
+    use crate::recipient::{Recipient, UnverifiedRecipient};
+    #[pymodule_export]
+    use crate::sealer::Sealer;
     #[pymodule_export]
     use crate::sealing::{open_envelope, seal};
     #[pymodule_export]
     use crate::subscription::Subscription;
+    #[pymodule_export]
+    use crate::trust::{Announcement, Pins, Senders};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

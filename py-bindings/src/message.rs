@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use cipher_client::RawDelivery;
+use cipher_client::crypto::Opened;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use crate::context::Context;
 use crate::error::Failure;
 use crate::leases::{Lease, Verdict};
+use crate::opener::{claimed_by, order, seconds, sequence, signed_by};
 use crate::process::Owned;
 use crate::seconds::Seconds;
 use crate::wait::{Mode, wait};
@@ -17,7 +20,7 @@ use crate::wait::{Mode, wait};
 pub(crate) struct Received {
     pub(crate) head: Head,
     /// `None`: it did not open.
-    pub(crate) plaintext: Option<Vec<u8>>,
+    pub(crate) opened: Option<Opened>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) mode: Mode,
 }
@@ -53,10 +56,11 @@ impl<'py> IntoPyObject<'py> for Received {
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        let Self { head, plaintext, lease, mode } = self;
+        let Self { head, mut opened, lease, mode } = self;
         let is_blocking = matches!(mode, Mode::Blocking);
-        let body = plaintext.map(|text| PyBytes::new(py, &text).unbind());
-        let base = PyClassInitializer::from(MessageBase { head, body, lease: Owned::new(lease), mode });
+        let text = opened.as_mut().map(|opened| std::mem::take(&mut opened.plaintext));
+        let body = text.map(|text| PyBytes::new(py, &text).unbind());
+        let base = PyClassInitializer::from(MessageBase { head, body, opened, lease: Owned::new(lease), mode });
         match is_blocking {
             true => Ok(Bound::new(py, base.add_subclass(Message))?.into_any()),
             false => Ok(Bound::new(py, base.add_subclass(AsyncMessage))?.into_any()),
@@ -69,6 +73,8 @@ impl<'py> IntoPyObject<'py> for Received {
 pub(crate) struct MessageBase {
     head: Head,
     body: Option<Py<PyBytes>>,
+    /// All but the text.
+    opened: Option<Opened>,
     lease: Owned<Arc<Lease>>,
     mode: Mode,
 }
@@ -92,6 +98,48 @@ impl MessageBase {
     #[getter]
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
         PyString::from_encoded_object(self.body(py)?.as_any(), Some(c"utf-8"), Some(c"strict"))
+    }
+
+    /// How it was protected.
+    #[getter]
+    fn suite(&self) -> Option<&'static str> {
+        self.opened.as_ref().map(|opened| opened.suite.name())
+    }
+
+    /// Who sealed it, checked.
+    #[getter]
+    fn sender(&self) -> Option<String> {
+        self.opened.as_ref().and_then(|opened| signed_by(&opened.sender))
+    }
+
+    /// Who says to have sealed it, and is not known.
+    #[getter]
+    fn claimed_sender(&self) -> Option<String> {
+        self.opened.as_ref().and_then(|opened| claimed_by(&opened.sender))
+    }
+
+    /// What its sender bound to it.
+    #[getter]
+    fn context(&self) -> Option<Context> {
+        self.opened.as_ref().and_then(|opened| opened.context.clone()).map(Context::from)
+    }
+
+    /// When it was sealed, by its sender's clock.
+    #[getter]
+    fn sent_at(&self) -> Option<f64> {
+        self.opened.as_ref().and_then(|opened| seconds(opened.sent_at))
+    }
+
+    /// The sender's stream, and the number in it.
+    #[getter]
+    fn sequence(&self) -> Option<(String, u64)> {
+        self.opened.as_ref().and_then(sequence)
+    }
+
+    /// What its place says.
+    #[getter]
+    fn order(&self) -> Option<&'static str> {
+        self.opened.as_ref().map(order)
     }
 
     /// The sealed form, byte for byte as it was published; `None` once settled.

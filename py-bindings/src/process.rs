@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use tokio::runtime::Runtime;
 
 use crate::error;
-use crate::logging;
+use crate::logging::{self, LogSink};
 
 /// Threads of the runtime. One can unwrap a session key while the other reads
 /// and writes.
@@ -23,6 +23,8 @@ pub(crate) struct Process {
     pid: u32,
     pub(crate) runtime: Runtime,
     pub(crate) gate: Arc<Gate>,
+    /// For threads that are not the runtime's.
+    pub(crate) sink: LogSink,
 }
 
 static CURRENT: Mutex<Option<&'static Process>> = Mutex::new(None);
@@ -44,13 +46,14 @@ impl Process {
     fn start(pid: u32) -> PyResult<Self> {
         let gate = Arc::new(Gate::default());
         let sink = logging::start_sink(Arc::clone(&gate))?;
+        let of_workers = sink.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_name("ciphermq")
-            .on_thread_start(move || logging::use_sink(&sink))
+            .on_thread_start(move || logging::use_sink(&of_workers))
             .enable_all()
             .build()?;
-        Ok(Self { pid, runtime, gate })
+        Ok(Self { pid, runtime, gate, sink })
     }
 }
 

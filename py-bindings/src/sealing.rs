@@ -7,6 +7,7 @@ use pyo3::types::PyBytes;
 
 use crate::error::raised;
 use crate::keys::{PrivateKey, PublicKey};
+use crate::opener::text_of;
 use crate::text::Octets;
 
 /// Seals a message for the holder of a key.
@@ -34,14 +35,7 @@ pub(crate) fn open_envelope<'py>(
     private_key: &Bound<'py, PrivateKey>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let (opener, envelope) = (private_key.get().opener()?, envelope.as_bytes());
-    let opened = py.detach(|| {
-        let envelope = std::str::from_utf8(envelope).map_err(|_| not_text())?;
-        opener.open(envelope)
-    });
+    let opened = py.detach(|| opener.open(text_of(envelope)?));
     let opened = opened.map_err(raised)?;
     Ok(PyBytes::new(py, &opened.plaintext))
-}
-
-fn not_text() -> cipher_client::Error {
-    cipher_client::ErrorKind::Malformed { part: "envelope", fault: "not UTF-8" }.into()
 }

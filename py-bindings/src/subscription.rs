@@ -18,6 +18,7 @@ use crate::connection::Inner;
 use crate::error::Failure;
 use crate::leases::{Dedupe, Lease, Seen};
 use crate::message::{Head, Received};
+use crate::opening::open_all;
 use crate::process::{Owned, Process};
 use crate::seconds::Seconds;
 use crate::wait::Mode;
@@ -136,6 +137,9 @@ pub(crate) struct Inbox {
 #[derive(Default)]
 struct State {
     consumer: Option<RawConsumer>,
+    /// Come and tried; what follows from that has yet to be done. Kept here, so that
+    /// a caller who stops waiting meanwhile loses none. At most [`OPENED_MAX`].
+    tried: VecDeque<(RawDelivery, Result<Opened, Error>)>,
     /// At most [`OPENED_MAX`].
     opened: VecDeque<Item>,
 }
@@ -143,7 +147,7 @@ struct State {
 /// A message that is to be handed over.
 struct Item {
     head: Head,
-    opened: Result<Vec<u8>, Error>,
+    opened: Result<Opened, Error>,
     lease: Arc<Lease>,
 }
 
@@ -152,8 +156,8 @@ impl Item {
         let Self { head, opened, lease } = self;
         let mode = mode.clone();
         match opened {
-            Ok(plaintext) => Ok(Received { head, plaintext: Some(plaintext), lease, mode }),
-            Err(error) => Err(Failure::from(error).with_message(Received { head, plaintext: None, lease, mode })),
+            Ok(opened) => Ok(Received { head, opened: Some(opened), lease, mode }),
+            Err(error) => Err(Failure::from(error).with_message(Received { head, opened: None, lease, mode })),
         }
     }
 }
@@ -247,6 +251,7 @@ impl Inbox {
         let stopping = Stopping::tell(self);
         let mut state = self.state.lock().await;
         drop(stopping);
+        state.tried.clear();
         state.opened.clear();
         match state.consumer.take() {
             Some(consumer) => Ok(consumer.close().await?),
@@ -257,7 +262,11 @@ impl Inbox {
     /// Waits for one message and takes what else has come. Leaves nothing when
     /// the subscription was ended meanwhile.
     async fn fill(&self, state: &mut State, process: &'static Process) -> Result<(), Failure> {
-        while state.opened.is_empty() {
+        loop {
+            self.sort_all(state, process).await;
+            if !state.opened.is_empty() {
+                return Ok(());
+            }
             let Some(consumer) = &mut state.consumer else { return Ok(()) };
             // In this order: who stops counts first and tells then.
             let told = self.stop.notified();
@@ -269,25 +278,46 @@ impl Inbox {
                 next = consumer.next() => Some(next),
                 () = told => return Ok(()),
             };
+            let mut came = Vec::new();
+            let mut ended = None;
             while let Some(delivery) = next {
                 match delivery {
-                    Some(Ok(delivery)) => state.opened.extend(self.open(delivery, process).await),
+                    Some(Ok(delivery)) => came.push(delivery),
                     // The queue is gone, or the client was closed; another call finds out.
-                    ended => return state.end(ended.and_then(Result::err)),
+                    end => {
+                        ended = Some(end.and_then(Result::err));
+                        break;
+                    }
                 }
-                next = match state.opened.len() {
+                next = match came.len() {
                     OPENED_MAX.. => None,
                     _ => ready_now(consumer).await,
                 };
             }
+            let opened = open_all(&self.opener, &came, process);
+            state.tried.extend(came.into_iter().zip(opened));
+            if let Some(error) = ended {
+                self.sort_all(state, process).await;
+                return state.end(error);
+            }
         }
-        Ok(())
     }
 
-    /// Opens one message; `None` when it is none of the caller's business.
-    async fn open(&self, delivery: RawDelivery, process: &'static Process) -> Option<Item> {
+    async fn sort_all(&self, state: &mut State, process: &'static Process) {
+        while let Some((delivery, opened)) = state.tried.pop_front() {
+            state.opened.extend(self.sort(delivery, opened, process).await);
+        }
+    }
+
+    /// What becomes of a message; `None` when it is none of the caller's business.
+    async fn sort(
+        &self,
+        delivery: RawDelivery,
+        opened: Result<Opened, Error>,
+        process: &'static Process,
+    ) -> Option<Item> {
         let head = Head::of(&delivery);
-        let Opened { plaintext, uniqueness, .. } = match self.open_envelope(&delivery) {
+        let opened = match opened {
             Ok(opened) => opened,
             Err(error) if self.reject_undecryptable => {
                 self.put_away(delivery, &error).await;
@@ -297,7 +327,7 @@ impl Inbox {
         };
         let lease = match &self.dedupe {
             None => Lease::opened(delivery, None),
-            Some(dedupe) => match dedupe.look(delivery, uniqueness).await {
+            Some(dedupe) => match dedupe.look(delivery, &opened).await {
                 Seen::New(delivery, mark) => Lease::opened(delivery, Some(mark)),
                 Seen::InHand => return None,
                 Seen::Before(delivery) => {
@@ -308,15 +338,7 @@ impl Inbox {
                 }
             },
         };
-        Some(Item { head, opened: Ok(plaintext), lease })
-    }
-
-    fn open_envelope(&self, delivery: &RawDelivery) -> Result<Opened, Error> {
-        let opened = self.opener.open(delivery.envelope())?;
-        if opened.message_id != delivery.message_id() {
-            return Err(ErrorKind::Malformed { part: "message_id", fault: "not the one it was delivered as" }.into());
-        }
-        Ok(opened)
+        Some(Item { head, opened: Ok(opened), lease })
     }
 
     async fn put_away(&self, delivery: RawDelivery, error: &Error) {

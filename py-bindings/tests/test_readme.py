@@ -15,12 +15,12 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 def programs() -> list:
     found = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(found) == 3, "a program more or less than this test knows"
+    assert len(found) == 4, "a program more or less than this test knows"
     return found
 
 
 def at(port: int, program: str) -> str:
-    return re.sub(r"(Sender|Receiver)\((p\w+_key=)", rf"\1(port={port}, \2", program)
+    return re.sub(r"(Sender|Receiver)\((p\w+_key=|recipients=|keyset=)", rf"\1(port={port}, \2", program)
 
 
 def test_the_blocking_program(ciphermq_broker: Broker, capsys) -> None:
@@ -40,9 +40,14 @@ def test_the_asyncio_program(ciphermq_broker: Broker, capsys) -> None:
     assert capsys.readouterr().out.splitlines() == [f"number {n}" for n in range(1000)]
 
 
+def test_the_program_of_identities_and_keysets(ciphermq_broker: Broker, capsys) -> None:
+    exec(at(ciphermq_broker.port, programs()[2]), {"ciphermq": ciphermq})
+    assert capsys.readouterr().out == "billing default_key pay the invoice\n"
+
+
 def test_the_test_of_the_fixture(ciphermq_broker: Broker) -> None:
     names = {"ciphermq": ciphermq, "public": ciphermq.generate_keypair()[1]}
-    exec(programs()[2], names)
+    exec(programs()[3], names)
     assert list(inspect.signature(names["test_flow"]).parameters) == ["ciphermq_broker"]
     names["test_flow"](ciphermq_broker)
     with ciphermq.Sender(port=ciphermq_broker.port) as sender:

@@ -17,21 +17,40 @@ from __future__ import annotations
 import itertools
 import typing
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Deque, List, Optional, Tuple, Type, TypeVar
 
 from ciphermq import _types
 from ciphermq._native import AsyncMessage as Message
-from ciphermq._native import Batch, Connection, PrivateKey, PublicKey
+from ciphermq._native import (
+    Announcement,
+    Batch,
+    Connection,
+    Identity,
+    Keyset,
+    Opener,
+    Pins,
+    PrivateKey,
+    PublicKey,
+    Recipient,
+    Sealer,
+    SenderKey,
+    Senders,
+)
 from ciphermq._types import (
     BindingInfo,
+    Compression,
     Dedupe,
     ExchangeInfo,
     MessageStatus,
+    OnMisdirected,
+    Padding,
     Plaintext,
     QueueInfo,
+    Recipients,
     Stats,
+    Suite,
 )
 from ciphermq.errors import CipherMQError, Closed
 
@@ -165,18 +184,55 @@ class _Connected:
         """The bindings of one exchange, or of all."""
         return await self._core.list_bindings(exchange)
 
+    async def announce_key(
+        self,
+        client_id: str,
+        public_key: Optional[PublicKey],
+        identity: Identity,
+        *,
+        not_before: Optional[float] = None,
+        not_after: Optional[float] = None,
+    ) -> Announcement:
+        """Announces the key of `client_id`, signed, in the broker's directory, in the place of the one before.
+
+        `None` in the place of the key takes it back. Times are seconds since 1970. `Refused` with `NOT_ALLOWED`: the name
+        belongs to another identity.
+        """
+        return await self._core.announce_key(
+            client_id, public_key, identity, not_before=not_before, not_after=not_after
+        )
+
+    async def lookup_key(self, client_id: str) -> Optional[Announcement]:
+        """The last announcement under a name, for which nobody vouches; `None` when there is none."""
+        return await self._core.lookup_key(client_id)
+
+    async def resolve(self, client_id: str, pins: Pins) -> Recipient:
+        """The key to seal to for `client_id`, as the directory has it and `pins` believe it.
+
+        Raises `KeyChanged` when the directory contradicts what is pinned, `Untrusted` when there is no key to believe in.
+        """
+        return await self._core.resolve(client_id, pins)
+
+    async def resolve_sender(self, client_id: str, pins: Pins) -> SenderKey:
+        """The key that messages of `client_id` are signed with, in the same manner: for `Senders.add`."""
+        return await self._core.resolve_sender(client_id, pins)
+
     async def stats(self) -> Stats:
         """The broker's statistics."""
         return await self._core.stats()
 
 
 class Sender(_Connected):
-    """Seals messages for the holder of `public_key` and publishes them.
+    """Seals messages and publishes them: for the holder of `public_key`, or for all of `recipients`.
 
     A message is tried `attempts` times, `timeout` seconds each, always under the same id: the broker stores it once,
     however often it arrives. May be used by several tasks at a time.
 
-    Without `public_key` only `publish` works, for messages that are sealed already.
+    What it seals is bound to the exchange and routing key it is published with, and to `content_type`, as far as the
+    suite can. With an `identity` it signs. `padding="padme"` and `compression="zstd"` are for keys of suite 2. A
+    `sealer` takes the place of all of these.
+
+    Without any of them only `publish` works, for messages that are sealed already.
     """
 
     def __init__(
@@ -185,6 +241,12 @@ class Sender(_Connected):
         port: int = _types.DEFAULT_PORT,
         *,
         public_key: Optional[PublicKey] = None,
+        recipients: Optional[Recipients] = None,
+        identity: Optional[Identity] = None,
+        padding: Padding = None,
+        compression: Compression = None,
+        content_type: Optional[str] = None,
+        sealer: Optional[Sealer] = None,
         exchange: str = _types.DEFAULT_EXCHANGE,
         routing_key: str = _types.DEFAULT_KEY,
         timeout: float = 5.0,
@@ -193,7 +255,8 @@ class Sender(_Connected):
     ) -> None:
         self._address = (host, port)
         self._core = Connection(host, port, timeout=timeout, window=_types.WINDOW, name=name, asyncio=True)
-        self._public_key = public_key
+        self._sealer = _types.sealer_of(public_key, recipients, identity, padding, compression, sealer)
+        self._content_type = content_type
         self._exchange = exchange
         self._routing_key = routing_key
         self._timeout = timeout
@@ -223,7 +286,8 @@ class Sender(_Connected):
             self._exchange if exchange is None else exchange,
             self._routing_key if routing_key is None else routing_key,
             message,
-            self._recipient(),
+            self._sealing(),
+            content_type=self._content_type,
             message_id=message_id,
             timeout=self._timeout if timeout is None else timeout,
             attempts=self._attempts if attempts is None else attempts,
@@ -258,7 +322,7 @@ class Sender(_Connected):
         Messages are taken from the iterable in groups of 256. If some fail, the rest is sent all the same; then the
         first failure is raised, with the ids that were confirmed as its `confirmed`.
         """
-        recipient = self._recipient()
+        sealer = self._sealing()
         source = iter(messages)
         under_way: Deque[Batch] = deque()
         outcome = _Outcome()
@@ -266,17 +330,23 @@ class Sender(_Connected):
             if len(under_way) == _types.GROUPS_UNDER_WAY:
                 await outcome.add(under_way.popleft())
             batch = await self._core.send_batch(
-                self._exchange, self._routing_key, group, recipient, timeout=self._timeout, attempts=self._attempts
+                self._exchange,
+                self._routing_key,
+                group,
+                sealer,
+                content_type=self._content_type,
+                timeout=self._timeout,
+                attempts=self._attempts,
             )
             under_way.append(batch)
         for batch in under_way:
             await outcome.add(batch)
         return outcome.ids()
 
-    def _recipient(self) -> PublicKey:
-        if self._public_key is None:
+    def _sealing(self) -> Sealer:
+        if self._sealer is None:
             raise TypeError("this Sender has no public_key: pass one, or seal the message and use publish()")
-        return self._public_key
+        return self._sealer
 
 
 class _Outcome:
@@ -301,7 +371,7 @@ class _Outcome:
 
 
 class Receiver(_Connected):
-    """Takes messages from a queue and opens them with `private_key`. An asynchronous iterator of `Message`.
+    """Takes messages from a queue and opens them with `private_key`, or with those of a `keyset`. An asynchronous iterator of `Message`.
 
     At most `prefetch` messages are on their way or in hand at a time. A message that is neither settled nor kept goes
     back to the queue; so does every one in hand when the receiver is closed.
@@ -309,8 +379,13 @@ class Receiver(_Connected):
     With `dedupe` (`True`, or the path of a file that outlives the process) a message that was acknowledged here
     before is acknowledged again and not handed over. `dedupe_sync` has each note on disk before the broker is told.
 
-    A message that does not open raises `DecryptError` or `EnvelopeError`, which carry it as `message`; the iterator
-    goes on after that. With `on_undecryptable="reject"` it goes to the dead-letter queue instead.
+    With `senders` only what one of them has signed is opened (`Message.sender` says which). `require_signed=False` takes
+    unsigned messages as well, until the first signed one has come from the queue. A message that its sender bound to
+    another exchange or routing key is refused (`on_misdirected`: `"refuse"`, `"warn"`, `"accept"`). An `opener` takes the
+    place of all of these.
+
+    A message that does not open raises `DecryptError`, `EnvelopeError`, `Untrusted` or `Misdirected`, which carry it as
+    `message`; the iterator goes on after that. With `on_undecryptable="reject"` it goes to the dead-letter queue instead.
     """
 
     def __init__(
@@ -318,7 +393,13 @@ class Receiver(_Connected):
         host: str = _types.DEFAULT_HOST,
         port: int = _types.DEFAULT_PORT,
         *,
-        private_key: PrivateKey,
+        private_key: Optional[PrivateKey] = None,
+        keyset: Optional[Keyset] = None,
+        senders: Optional[Senders] = None,
+        require_signed: Optional[bool] = None,
+        suites: Optional[Sequence[Suite]] = None,
+        on_misdirected: OnMisdirected = "refuse",
+        opener: Optional[Opener] = None,
         queue: str = _types.DEFAULT_QUEUE,
         prefetch: int = 256,
         timeout: float = 5.0,
@@ -334,7 +415,7 @@ class Receiver(_Connected):
         self._queue = queue
         self._subscription = self._core.consume(
             queue,
-            private_key,
+            _types.opener_of(private_key, keyset, senders, require_signed, suites, on_misdirected, opener, queue),
             prefetch=prefetch,
             dedupe=dedupe,
             dedupe_sync=dedupe_sync,

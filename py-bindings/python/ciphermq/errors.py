@@ -19,13 +19,18 @@ __all__ = [
     "EnvelopeError",
     "ForkError",
     "Full",
+    "KeyChanged",
     "KeyFormatError",
     "LeaseLost",
+    "Misdirected",
+    "NoRoom",
     "OutcomeUnknown",
+    "PassphraseError",
     "ProtocolError",
     "Refused",
     "Throttled",
     "Timeout",
+    "Untrusted",
 ]
 
 
@@ -91,8 +96,34 @@ class Throttled(CipherMQError):
     """On receiving: the message, still to be settled."""
 
 
+class Untrusted(CipherMQError):
+    """Nobody who is believed vouches for this key or this message."""
+
+    message: Optional[Union[ciphermq.Message, ciphermq.aio.Message]] = None
+    """On receiving: the message, still to be settled."""
+
+
+class KeyChanged(Untrusted):
+    """A directory contradicts what is known of a name. Nothing is sealed to it until somebody has found out why."""
+
+
+class Misdirected(CipherMQError):
+    """The message opened, and its sender meant it for another exchange or routing key."""
+
+    message: Optional[Union[ciphermq.Message, ciphermq.aio.Message]] = None
+    """On receiving: the message, still to be settled."""
+
+
+class NoRoom(CipherMQError):
+    """Too many messages in parts are incomplete: release the part, and add it later."""
+
+
 class KeyFormatError(CipherMQError, ValueError):
     """A key cannot be read or used; the text says why."""
+
+
+class PassphraseError(KeyFormatError):
+    """A key is encrypted, and no passphrase was given, or a wrong one."""
 
 
 class ProtocolError(CipherMQError):

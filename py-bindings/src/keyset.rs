@@ -1,0 +1,110 @@
+//! `Keyset`: one key that senders seal to, and those before it.
+
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use cipher_client::crypto;
+use pyo3::prelude::*;
+
+use crate::error::raised;
+use crate::keys::{PrivateKey, PublicKey, key_file_options, not_copied, secret};
+use crate::logging;
+use crate::seconds::Seconds;
+use crate::text::Octets;
+
+/// The private keys of one receiver.
+#[pyclass(frozen, module = "ciphermq")]
+pub(crate) struct Keyset {
+    inner: RwLock<crypto::Keyset>,
+}
+
+#[pymethods]
+impl Keyset {
+    /// In memory.
+    #[new]
+    #[pyo3(signature = (primary, *retired))]
+    fn new(primary: &Bound<'_, PrivateKey>, retired: Vec<Bound<'_, PrivateKey>>) -> PyResult<Self> {
+        let mut keys = crypto::Keyset::new(primary.get().again().map_err(raised)?);
+        for key in retired.into_iter().rev() {
+            keys = keys.with_retired(key.get().again().map_err(raised)?).map_err(raised)?;
+        }
+        Ok(Self { inner: RwLock::new(keys) })
+    }
+
+    /// Makes one in a directory.
+    #[staticmethod]
+    #[pyo3(signature = (directory, primary, *, passphrase=None))]
+    fn create(
+        py: Python<'_>,
+        directory: PathBuf,
+        primary: &Bound<'_, PrivateKey>,
+        passphrase: Option<Octets<'_>>,
+    ) -> PyResult<Self> {
+        let (key, passphrase) = (primary.get().again().map_err(raised)?, secret(passphrase)?);
+        let made = logging::detached(py, || crypto::Keyset::create(directory, key, passphrase));
+        made.map(|keys| Self { inner: RwLock::new(keys) }).map_err(raised)
+    }
+
+    /// Opens the one in a directory.
+    #[staticmethod]
+    #[pyo3(signature = (directory, *, passphrase=None, strict=false))]
+    fn open(py: Python<'_>, directory: PathBuf, passphrase: Option<Octets<'_>>, strict: bool) -> PyResult<Self> {
+        let options = key_file_options(passphrase, strict)?;
+        let opened = logging::detached(py, || crypto::Keyset::open_with(directory, options));
+        opened.map(|keys| Self { inner: RwLock::new(keys) }).map_err(raised)
+    }
+
+    /// What senders are to use.
+    fn public_key(&self) -> PublicKey {
+        PublicKey::new(self.keys().primary().public_key())
+    }
+
+    /// The names of all keys, the primary first.
+    #[getter]
+    fn kids(&self) -> Vec<String> {
+        self.keys().keys().map(|key| key.fingerprint().to_owned()).collect()
+    }
+
+    /// Makes a key the primary.
+    fn rotate(&self, py: Python<'_>, key: &Bound<'_, PrivateKey>) -> PyResult<()> {
+        let key = key.get().again().map_err(raised)?;
+        logging::detached(py, || self.change().rotate(key)).map_err(raised)
+    }
+
+    /// Deletes the keys retired long enough; their names.
+    fn prune(&self, py: Python<'_>, retention: Seconds) -> PyResult<Vec<String>> {
+        let deleted = logging::detached(py, || self.change().prune(retention.0)).map_err(raised)?;
+        Ok(deleted.iter().map(ToString::to_string).collect())
+    }
+
+    fn __len__(&self) -> usize {
+        self.keys().keys().count()
+    }
+
+    fn __repr__(&self) -> String {
+        let keys = self.keys();
+        format!("Keyset({}, {} retired)", keys.primary().fingerprint(), keys.keys().count() - 1)
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(not_copied("Keyset"))
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(not_copied("Keyset"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(not_copied("Keyset"))
+    }
+}
+
+impl Keyset {
+    pub(crate) fn keys(&self) -> RwLockReadGuard<'_, crypto::Keyset> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, crypto::Keyset> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
