@@ -231,7 +231,8 @@ impl Dedupe {
         }
     }
 
-    fn expire(&mut self, now: Timestamp) {
+    /// Forgets what is too old.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
         while let Some(&(second, end)) = self.seconds.front() {
             // Every id of the entry is younger than the second after it.
             if now.ms_since(second) < self.window_ms.saturating_add(SECOND_MS) {

@@ -18,7 +18,7 @@ use crate::queue::Queue;
 use crate::registry::Registry;
 use crate::stats::Stats;
 use crate::timers::Timers;
-use crate::{BrokerOptions, Error, limits};
+use crate::{BrokerOptions, Error, Timestamp, limits};
 
 pub(crate) use commit::Committer;
 
@@ -132,8 +132,10 @@ impl State {
     }
 
     /// Whether this id was published to this exchange within the window. Counted as a duplicate if so.
-    pub(crate) fn is_known(&self, hash: IdHash, exchange: ExchangeId) -> bool {
-        let known = self.dedupe().knows(hash, exchange);
+    pub(crate) fn is_known(&self, hash: IdHash, exchange: ExchangeId, now: Timestamp) -> bool {
+        let mut dedupe = self.dedupe();
+        dedupe.expire(now);
+        let known = dedupe.knows(hash, exchange);
         self.stats.duplicates.fetch_add(u64::from(known), Ordering::Relaxed);
         known
     }

@@ -4,8 +4,8 @@
 
 mod store;
 
-use ciphermq_broker::{CopyView, Error, QueueOptions, Reason, Settle, Status, limits};
-use ciphermq_journal::Durability;
+use ciphermq_broker::{BrokerOptions, CopyView, Error, QueueOptions, Reason, Settle, Status, limits};
+use ciphermq_journal::{Durability, JournalOptions};
 
 use store::{DEAD, QUEUE, Store};
 
@@ -315,4 +315,20 @@ fn an_orderly_end_loses_nothing_that_was_submitted() {
     assert!(recovered.log.closed && recovered.log.findings.is_empty());
     assert_eq!((recovered.messages, recovered.ids), (1, 1));
     assert_eq!(store.take(QUEUE), ["a"]);
+}
+
+#[test]
+fn an_id_is_forgotten_when_its_time_is_over_also_where_a_full_queue_refuses_it() {
+    let mut store =
+        Store::with(JournalOptions::default(), BrokerOptions { dedupe_window_ms: 3_000, ..BrokerOptions::default() });
+    let mut link = store.link();
+    store.declare(&mut link, "small", &QueueOptions { max_messages: Some(1), ..QueueOptions::default() });
+    store.done(link.bind("default_exchange", "small", "small", store.now));
+    store.publish(&mut link, "small", "m-1");
+    store.now = store.now.plus_ms(2_900);
+    store.publish(&mut link, "small", "m-1");
+    assert_eq!(link.stats().duplicates, 1, "a retry is no second copy, and is not refused");
+    store.now = store.now.plus_ms(1_200);
+    let again = link.publish(store::message("small", "m-1", "{}"), store.now);
+    assert_eq!(again, Err(Error::QueueFull("small".to_owned())), "nothing else was published in between");
 }

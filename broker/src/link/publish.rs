@@ -86,7 +86,7 @@ impl Link {
         let record = match self.with_room(message, hash, route, now) {
             Ok(record) => record,
             // A publisher whose ACK was lost must not be told that its stored message was refused.
-            Err(_) if state.is_known(hash, exchange) => Record::new(now, Event::Duplicate),
+            Err(_) if state.is_known(hash, exchange, now) => Record::new(now, Event::Duplicate),
             Err(full) => return Err(full),
         };
         self.records.push(record);

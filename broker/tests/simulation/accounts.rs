@@ -83,6 +83,11 @@ impl History {
             }
         }
         for entry in pending.iter().flat_map(|submission| &submission.entries) {
+            if let Entry::Change(change @ Change::Announce { client, seq }) = entry
+                && observed.announced.get(client).is_some_and(|seqs| seqs.contains(seq))
+            {
+                self.model.change(change);
+            }
             if let Entry::Change(Change::Bind { exchange, queue, key }) = entry
                 && observed.bindings.contains(&(*exchange, *key, *queue))
             {
@@ -113,6 +118,7 @@ impl History {
         let exchanges: Vec<_> = self.model.exchanges.keys().collect();
         assert_eq!(exchanges, observed.exchanges.iter().collect::<Vec<_>>(), "exchanges after the restart");
         assert_eq!(self.model.bindings, observed.bindings, "bindings after the restart");
+        assert_eq!(self.model.announced, observed.announced, "keys after the restart");
     }
 
     // ---- messages

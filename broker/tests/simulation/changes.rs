@@ -1,12 +1,12 @@
-//! Changes of exchanges, queues and bindings. What is on its way is not changed again: which of two has happened when the broker
+//! Changes of exchanges, queues, bindings and keys. What is on its way is not changed again: which of two has happened when the broker
 //! ends between them could not be told.
 
-use ciphermq_broker::{Error, QueueOptions, Returned};
+use ciphermq_broker::{Announcement, Error, QueueOptions, Returned};
 use rand::RngExt;
 
 use crate::history::History;
 use crate::model::{
-    Change, DEAD_LETTERS, DEFAULT_EXCHANGE, DEFAULT_KEY, EXCHANGES, Entry, KEYS, Name, QUEUES, Settings,
+    ANNOUNCERS, Change, DEAD_LETTERS, DEFAULT_EXCHANGE, DEFAULT_KEY, EXCHANGES, Entry, KEYS, Name, QUEUES, Settings,
 };
 
 impl History {
@@ -19,6 +19,7 @@ impl History {
             | Change::DeclareExchange { name }
             | Change::DeleteExchange { name } => vec![name],
             Change::Bind { exchange, queue, .. } | Change::Unbind { exchange, queue, .. } => vec![exchange, queue],
+            Change::Announce { client, .. } => vec![client],
         };
         let undecided = self.undecided();
         if touched.iter().any(|name| undecided.contains(name)) {
@@ -35,7 +36,7 @@ impl History {
         let queue = self.pick(&QUEUES).unwrap_or(QUEUES[0]);
         let exchange = self.pick(&EXCHANGES).unwrap_or(DEFAULT_EXCHANGE);
         let key = self.pick(&KEYS).unwrap_or(DEFAULT_KEY);
-        match self.random.random_range(0..14) {
+        match self.random.random_range(0..16) {
             0..3 => {
                 let max_messages = if self.chance(5) { 8 } else { 0 };
                 let dead_letter = (queue == "log" && self.chance(2)).then_some("mail");
@@ -53,7 +54,14 @@ impl History {
                 Change::DeleteQueue { name, force: self.chance(2) }
             }
             11 => Change::DeleteExchange { name: exchange },
-            _ => Change::Purge { name: self.any_queue() },
+            12..14 => Change::Purge { name: self.any_queue() },
+            _ => {
+                let client = self.pick(&ANNOUNCERS).unwrap_or(ANNOUNCERS[0]);
+                Change::Announce {
+                    client,
+                    seq: self.model.announced.get(client).map_or(0, |seqs| seqs[seqs.len() - 1]) + 1,
+                }
+            }
         }
     }
 
@@ -79,6 +87,7 @@ impl History {
             Change::DeleteQueue { name, force } => link.delete_queue(name, *force, at),
             Change::DeleteExchange { name } => link.delete_exchange(name, at),
             Change::Purge { name } => link.purge(name, at),
+            Change::Announce { client, seq } => link.announce_key(announcement(client, *seq), at),
         };
         self.asked(client, change, returned);
     }
@@ -109,4 +118,10 @@ impl History {
             }
         }
     }
+}
+
+/// What a client says under this number.
+pub(crate) fn announcement(client: Name, seq: u64) -> Announcement {
+    let bytes = format!("{client} {seq} ").repeat(12).into_bytes().into();
+    Announcement { client: client.into(), seq, identity: [1; 32], successor: None, bytes }
 }

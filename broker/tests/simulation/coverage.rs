@@ -43,6 +43,7 @@ counters! {
     settled >= 3_000;
     moved >= 300;
     changes >= 1_000;
+    announced >= 100;
     purges >= 30;
     purged >= 20;
     deliveries >= 5_000;
@@ -92,6 +93,7 @@ impl Coverage {
                 self.purged += sure + perhaps;
             }
             Effect::Changed => self.changes += 1,
+            Effect::Announced => self.announced += 1,
         }
     }
 }

@@ -426,6 +426,7 @@ impl History {
                 ) => {
                     vec![*name]
                 }
+                Entry::Change(Change::Announce { client, .. }) => vec![*client],
                 Entry::Change(Change::DeclareExchange { name } | Change::DeleteExchange { name }) => vec![*name],
                 Entry::Change(Change::Bind { exchange, queue, .. } | Change::Unbind { exchange, queue, .. }) => {
                     vec![*exchange, *queue]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ciphermq_broker::limits::ANNOUNCEMENTS_PER_CLIENT_MAX;
 use ciphermq_broker::{Error, Reason};
 
 pub(crate) use crate::terms::*;
@@ -14,6 +15,8 @@ pub(crate) struct Model {
     pub(crate) exchanges: BTreeMap<Name, u32>,
     /// Exchange, key, queue.
     pub(crate) bindings: BTreeSet<(Name, Name, Name)>,
+    /// The numbers of the announcements of each client that are kept, ascending; of none where there are none.
+    pub(crate) announced: BTreeMap<Name, Vec<u64>>,
     pub(crate) known: BTreeMap<(u32, String), Known>,
     pub(crate) ids: u64,
     /// So many more may have been published.
@@ -42,6 +45,7 @@ pub(crate) enum Effect {
     /// Messages surely removed, and perhaps removed.
     Purged(u64, u64),
     Changed,
+    Announced,
 }
 
 /// The window is kept to the second: an id may be known that much longer.
@@ -55,6 +59,7 @@ impl Model {
             queues: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             bindings: BTreeSet::new(),
+            announced: BTreeMap::new(),
             known: BTreeMap::new(),
             ids: 0,
             ids_undecided: 0,
@@ -314,6 +319,12 @@ impl Model {
                 self.bindings.retain(|(exchange, _, _)| exchange != name);
             }
             Change::Purge { name } => return self.purge(name),
+            Change::Announce { client, seq } => {
+                let seqs = self.announced.entry(client).or_default();
+                seqs.push(*seq);
+                seqs.drain(..seqs.len().saturating_sub(ANNOUNCEMENTS_PER_CLIENT_MAX));
+                return Effect::Announced;
+            }
         }
         Effect::Changed
     }

@@ -21,10 +21,10 @@ impl History {
             685..805 => self.settle(),
             805..885 => self.fetch(),
             885..895 => self.ack_anywhere(),
-            895..925 => self.change_topology(),
-            925..940 => self.end_connection(),
-            940..948 => self.take_over_session(),
-            948..988 => self.pass_time(),
+            895..932 => self.change_topology(),
+            932..946 => self.end_connection(),
+            946..954 => self.take_over_session(),
+            954..988 => self.pass_time(),
             _ => self.look(),
         }
         while self.running().clients.len() < self.clients_wanted {

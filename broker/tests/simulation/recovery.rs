@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ciphermq_broker::{Broker, Link, Reason, Recovered};
+use ciphermq_broker::{AnnouncementView, Broker, Link, Reason, Recovered};
 use ciphermq_journal::{
     Crash, Doorbell, Finding, FindingKind, MemoryDisk, RecordKind, Report, Scanned, Stop, Unsynced, scan,
 };
 use rand::RngExt;
 
+use crate::changes::announcement;
 use crate::disk::WatchedDisk;
 use crate::faults::{End, Fault};
 use crate::history::{History, Running};
-use crate::model::{Name, name};
+use crate::model::{ANNOUNCERS, Name, name};
 
 /// Crashes in a row while opening.
 const STOPS_WHILE_OPENING_MAX: usize = 3;
@@ -32,6 +33,7 @@ pub(crate) struct Observed {
     pub(crate) queues: BTreeMap<Name, Vec<Found>>,
     pub(crate) exchanges: BTreeSet<Name>,
     pub(crate) bindings: BTreeSet<(Name, Name, Name)>,
+    pub(crate) announced: BTreeMap<Name, Vec<u64>>,
 }
 
 impl History {
@@ -120,14 +122,16 @@ impl History {
                 link.list_exchanges(None, NO_LIMIT),
                 link.list_bindings(None, None, NO_LIMIT),
                 link.dedupe_ids(),
+                announced(link),
             )
         };
         assert_eq!(shown(live), shown(&link), "opened twice after {crash:?}, and not the same");
-        let (queues, exchanges, bindings, _) = shown(&link);
+        let (queues, exchanges, bindings, _, announced) = shown(&link);
         let mut observed = Observed {
             queues: BTreeMap::new(),
             exchanges: exchanges.iter().map(|view| name(&view.exchange)).collect(),
             bindings: bindings.iter().map(|view| (name(&view.exchange), name(&view.key), name(&view.queue))).collect(),
+            announced,
         };
         for view in &queues {
             let mut found = Vec::new();
@@ -165,4 +169,17 @@ impl History {
             _ => assert!(new.iter().all(|finding| !finding.kind.is_loss()), "reported as lost: {:?}", log.findings),
         }
     }
+}
+
+/// The numbers of what each client announced; the bytes are the right ones.
+fn announced(link: &Link) -> BTreeMap<Name, Vec<u64>> {
+    let histories = ANNOUNCERS.iter().filter_map(|client| Some((*client, link.key_history(client, 1, NO_LIMIT).ok()?)));
+    let seqs = histories.map(|(client, history)| {
+        let seq = |view: AnnouncementView| {
+            assert_eq!(view.bytes, announcement(client, view.seq).bytes);
+            view.seq
+        };
+        (client, history.announcements.into_iter().map(seq).collect())
+    });
+    seqs.collect()
 }

@@ -15,9 +15,11 @@ pub(crate) const DEAD_LETTERS: [Name; 5] = ["default_queue.dlq", "work.dlq", "ma
 pub(crate) const EXCHANGES: [Name; 3] = [DEFAULT_EXCHANGE, "events", "other"];
 pub(crate) const KEYS: [Name; 4] = [DEFAULT_KEY, "one", "two", "all"];
 
+pub(crate) const ANNOUNCERS: [Name; 3] = ["anna", "bert", "carl"];
+
 /// The entry of the tables with this text.
 pub(crate) fn name(text: &str) -> Name {
-    let mut all = QUEUES.iter().chain(&DEAD_LETTERS).chain(&EXCHANGES).chain(&KEYS);
+    let mut all = QUEUES.iter().chain(&DEAD_LETTERS).chain(&EXCHANGES).chain(&KEYS).chain(&ANNOUNCERS);
     all.find(|name| **name == text).unwrap_or_else(|| panic!("nobody ever said '{text}'"))
 }
 
@@ -136,6 +138,7 @@ pub(crate) enum Change {
     DeleteQueue { name: Name, force: bool },
     DeleteExchange { name: Name },
     Purge { name: Name },
+    Announce { client: Name, seq: u64 },
 }
 
 /// Since when an id is known.
