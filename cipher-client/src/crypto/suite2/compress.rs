@@ -24,8 +24,7 @@ pub enum Compression {
 
 /// Longest text that comes out of a compressed message.
 pub const EXPANDED_BYTES_MAX: usize = 64 << 20;
-/// How many times longer than the compressed message it may be, beyond
-/// [`EXPANDED_ANYWAY`].
+/// How many times longer than the compressed message it may be, beyond 64 KiB.
 pub const EXPANSION_RATIO_MAX: usize = 256;
 /// A text as short as this may be expanded from anything.
 const EXPANDED_ANYWAY: usize = 64 << 10;

@@ -172,6 +172,7 @@ fn too_long() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::base64;
     use sha2::Digest;
 
     const HEADER: &[u8] = b"header";
@@ -218,6 +219,31 @@ mod tests {
         for (key, header) in [(ContentKey::new(&[3; 32]), HEADER), (key, &b"Header"[..])] {
             assert!(open(&key, header, &mut sealed.clone()).is_err());
         }
+    }
+
+    /// The same bytes as Python `cryptography` makes of the same key, salt and header.
+    #[test]
+    fn the_bytes_are_those_of_another_implementation() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/envelope-v2/large.json");
+        let vectors: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let cases = vectors["envelopes"].as_array().unwrap();
+        for case in cases {
+            let key = ContentKey::new(&unhex(&case["content_key_hex"]).try_into().unwrap());
+            let salt = unhex(&case["salt_hex"]).try_into().unwrap();
+            let header = base64::decode("hdr", case["members"]["hdr"].as_str().unwrap()).unwrap();
+            let text: Vec<u8> = (0..case["plaintext"]["size"].as_u64().unwrap()).map(|n| (n % 251) as u8).collect();
+            let mut payload = seal(&key, salt, &header, &text);
+            let digest = sha2::Sha256::digest(&payload);
+            assert_eq!(digest.to_vec(), unhex(&case["ciphertext_sha256"]), "{}", case["id"]);
+            open(&key, &header, &mut payload).unwrap();
+            assert!(payload == text, "{}", case["id"]);
+        }
+        assert!(cases.len() >= 12);
+    }
+
+    fn unhex(text: &serde_json::Value) -> Vec<u8> {
+        let text = text.as_str().unwrap();
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn longest_text(frame_len: usize) -> usize {
     payload - payload / SEALED_CHUNK_LEN * TAG_LEN - 2 * TAG_LEN
 }
 
-/// Reads the text of an envelope, opened by [`super::Opener::open_reader`].
+/// Reads the text of an envelope, opened by [`crate::crypto::Opener::open_reader`].
 pub struct OpenReader<'a> {
     opened: Opened,
     text: Text<'a>,
