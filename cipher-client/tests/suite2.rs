@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first thing that fails")]
 
 use std::io::{Read, Write};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use cipher_client::ErrorKind;
 use cipher_client::crypto::{
-    Compression, Context, ContextPolicy, ENVELOPE_BYTES_MAX, Envelope, KeyKind, Keyset, OpenPolicy, Opened, Opener,
-    Padding, PrivateKey, Sealer, SealerBuilder, Sender, SessionPolicy, Suite, SuiteSet, open, seal,
+    Compression, Context, ContextPolicy, ENVELOPE_BYTES_MAX, Envelope, Identity, KeyKind, Keyset, OpenPolicy, Opened,
+    Opener, Padding, PrivateKey, Sealer, SealerBuilder, Sender, SessionPolicy, Suite, SuiteSet, open, seal,
 };
-use cipher_client::trust::Recipient;
+use cipher_client::trust::{Recipient, SenderPolicy, Senders};
 use proptest::prelude::*;
 
 static KEYS: LazyLock<Vec<(Suite, PrivateKey)>> = LazyLock::new(|| {
@@ -169,6 +169,65 @@ fn every_altered_byte_is_noticed() {
                     }
                 }
             }
+        }
+    }
+}
+
+fn require(identity: &Identity) -> SenderPolicy {
+    let senders = Arc::new(Senders::in_memory());
+    senders.add("alice", identity.sender_key().clone()).unwrap();
+    SenderPolicy::require_signed(senders)
+}
+
+#[test]
+fn a_signature_says_who_sealed_for_one_and_for_many() {
+    let (alice, mallory) = (Arc::new(Identity::generate().unwrap()), Arc::new(Identity::generate().unwrap()));
+    let (keyset, other) = (Keyset::new(x25519()), x25519());
+    for recipients in [vec![keyset.primary()], vec![keyset.primary(), &other]] {
+        let sealer = |identity: Option<&Arc<Identity>>| {
+            let builder = builder(recipients.iter().copied());
+            match identity {
+                Some(identity) => builder.identity(Arc::clone(identity)),
+                None => builder,
+            }
+            .build()
+            .unwrap()
+        };
+        let opener = Opener::builder(&keyset).senders(require(&alice)).build().unwrap();
+        let (of_alice, of_mallory) = (sealer(Some(&alice)), sealer(Some(&mallory)));
+        for n in 0..3 {
+            let sealed = of_alice.seal(&[n]).unwrap();
+            let opened = opener.open(&sealed.envelope).unwrap();
+            assert_eq!((opened.plaintext, opened.sender), (vec![n], Sender::Signed(*alice.kid())));
+            let mut read = Vec::new();
+            opener.open_reader(&sealed.envelope).unwrap().read_to_end(&mut read).unwrap();
+            assert_eq!(read, [n]);
+        }
+        for bad in [of_mallory.seal(b"text").unwrap(), sealer(None).seal(b"text").unwrap()] {
+            assert!(matches!(kind(opener.open(&bad.envelope)), ErrorKind::Untrusted { .. }));
+            assert!(matches!(kind(opener.open_reader(&bad.envelope)), ErrorKind::Untrusted { .. }));
+        }
+        let not_looked_at = Opener::builder(&keyset).build().unwrap();
+        assert_eq!(not_looked_at.open(&of_mallory.seal(b"text").unwrap().envelope).unwrap().sender, Sender::Unsigned);
+    }
+}
+
+/// With a signature over the message the wraps of others are covered as well.
+#[test]
+fn every_altered_byte_of_a_signed_message_is_noticed() {
+    let alice = Arc::new(Identity::generate().unwrap());
+    let (keyset, other) = (Keyset::new(x25519()), x25519());
+    for recipients in [vec![keyset.primary()], vec![keyset.primary(), &other]] {
+        let sealer = builder(recipients).identity(Arc::clone(&alice)).build().unwrap();
+        let envelope = sealer.seal_with_id("m-1", b"the goods are on the dock").unwrap().envelope;
+        let policy = OpenPolicy { failures: u32::MAX, ..OpenPolicy::default() };
+        let opener = Opener::builder(&keyset).policy(policy).senders(require(&alice)).build().unwrap();
+        opener.open(&envelope).unwrap();
+        for at in 0..envelope.len() {
+            let mut bytes = envelope.clone().into_bytes();
+            bytes[at] ^= 1;
+            let Ok(altered) = String::from_utf8(bytes) else { continue };
+            assert!(opener.open(&altered).is_err(), "byte {at}: {altered}");
         }
     }
 }
