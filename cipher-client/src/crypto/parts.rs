@@ -188,6 +188,7 @@ struct Incomplete<Token> {
 
 /// What became of a part.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is given")]
 pub enum Collected<Token> {
     /// It was the last one missing, or a message that was never in parts.
     Whole {
@@ -309,7 +310,7 @@ fn fits(held: u64, len: usize, part: Part, is_last: bool) -> Result<()> {
 }
 
 /// The id of the message, out of that of a part.
-fn whole_id<'a>(opened: &'a Opened, part: Part) -> Option<&'a str> {
+fn whole_id(opened: &Opened, part: Part) -> Option<&str> {
     let (id, index) = opened.message_id.rsplit_once('/')?;
     (index == part.index.to_string() && !id.is_empty()).then_some(id)
 }

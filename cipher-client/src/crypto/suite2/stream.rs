@@ -146,7 +146,7 @@ pub struct OpenReader<'a> {
 }
 
 enum Text<'a> {
-    Plain(Pieces<'a>),
+    Plain(Box<Pieces<'a>>),
     Compressed(Box<Expander<Pieces<'a>>>),
 }
 
@@ -167,7 +167,7 @@ impl<'a> OpenReader<'a> {
         let pieces = Pieces { sealed, chunks, unpadding, ready: Zeroizing::default(), taken: 0, state: State::Open };
         let text = match unlocked.header.is_compressed {
             true => Text::Compressed(Box::new(Expander::new(pieces, len)?)),
-            false => Text::Plain(pieces),
+            false => Text::Plain(Box::new(pieces)),
         };
         Ok(Self { opened: unlocked.into_opened(Vec::new(), commitment), text })
     }
