@@ -10,6 +10,7 @@ use crate::Result;
 use crate::client::Client;
 use crate::crypto::{Context, PublicKey, Sealer, SessionPolicy};
 use crate::shared::Reply;
+use crate::trust::Recipient;
 
 /// Seals messages for one recipient or several and publishes them to one
 /// exchange with one key, to which suite 2 binds them. Cheap to clone; clones
@@ -214,6 +215,12 @@ impl IntoSealer for &PublicKey {
 impl IntoSealer for PublicKey {
     fn into_sealer(self) -> Result<Arc<Sealer>> {
         (&self).into_sealer()
+    }
+}
+
+impl IntoSealer for Recipient {
+    fn into_sealer(self) -> Result<Arc<Sealer>> {
+        self.into_key().into_sealer()
     }
 }
 

@@ -51,7 +51,7 @@ impl Client {
     /// # async fn example(client: Client) -> cipher_client::Result<()> {
     /// let pins = Pins::open("/var/lib/shop/pins", PinMode::Tofu)?;
     /// let billing = client.resolve("billing", &pins, SystemTime::now()).await?;
-    /// let publisher = client.publisher("orders", "new", billing.key())?;
+    /// let publisher = client.publisher("orders", "new", billing)?;
     /// # Ok(())
     /// # }
     /// ```
