@@ -26,7 +26,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-pub(super) use self::extension::{Extension, Head, X_WRITTEN_MAX};
+pub(super) use self::extension::{Extension, Head, X_WRITTEN_MAX, is_usual_form};
 use super::context::Context;
 use super::identity::Identity;
 use super::kid::Kid;

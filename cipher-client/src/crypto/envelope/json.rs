@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 
 use super::{Envelope, Second, not_an_envelope, unsupported};
-use crate::crypto::message_id;
+use crate::crypto::{message_id, signed};
 use crate::error::{Error, Result};
 
 /// Reads all members.
@@ -80,9 +80,11 @@ fn usual_end<'a>(json: &'a str, mut members: Members<'a>) -> Option<Members<'a>>
         return (after == "}").then_some(members);
     }
     let value = skip_space(json.strip_prefix(r#""x":"#)?).strip_suffix('}')?;
-    // Whether this is one value and nothing more is for the parser of JSON to say.
-    let raw: &RawValue = serde_json::from_str(value).ok()?;
-    members.x = Some(raw.get());
+    members.x = Some(match signed::is_usual_form(value) {
+        true => value,
+        // Whether this is one value and nothing more is for the parser of JSON to say.
+        false => serde_json::from_str::<&RawValue>(value).ok()?.get(),
+    });
     Some(members)
 }
 

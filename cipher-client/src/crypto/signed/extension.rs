@@ -200,6 +200,11 @@ fn check_stamp(stamp: &Stamp<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Whether `json` is an `x` as it is written here: JSON, and nothing more.
+pub(in crate::crypto) fn is_usual_form(json: &str) -> bool {
+    usual_form(json).is_some()
+}
+
 /// Reads the form in which [`write`] writes, unless a name has escapes. `None`:
 /// read it as JSON at large, which gives the same and takes longer.
 fn usual_form(json: &str) -> Option<Members<'_>> {
