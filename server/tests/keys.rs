@@ -257,6 +257,25 @@ fn messages_for_an_old_key_are_sealed_anew() {
     assert!(bad(&no_target, 2).contains("--to"));
 }
 
+/// From one suite to another, with what the sender bound.
+#[test]
+fn a_message_sealed_anew_keeps_its_id_and_its_context() {
+    use cipher_client::crypto::{Context, Keyset, Opener, Sealer, SessionPolicy};
+    let place = Place::new();
+    let dir = place.keygen("set", &["--suite", "2x", "--keyset"]);
+    let sealer = Sealer::new(&Keyset::open(&dir).unwrap().primary().public_key(), SessionPolicy::default()).unwrap();
+    let context = Context::new("orders", "eu.new").content_type("text/plain");
+    let sealed = sealer.seal_for_with_id(&context, "m-1", b"one").unwrap();
+    good(&run(&["key", "rotate", &dir, "--suite", "2pq"]));
+    let printed = good(&with_input(&["key", "rewrap", "--envelope", &dir], &sealed.envelope));
+    good(&run(&["key", "prune", &dir, "--retention", "0"]));
+    let opener = Opener::builder(&Keyset::open(&dir).unwrap()).build().unwrap();
+    let opened = opener.open(printed.trim_end()).unwrap();
+    assert_eq!((opened.message_id.as_str(), &opened.plaintext[..]), ("m-1", &b"one"[..]));
+    assert_eq!(opened.context, Some(context));
+    assert!(opener.open(&sealed.envelope).is_err(), "the old one is lost, as it should be");
+}
+
 fn new_file(place: &Place) -> String {
     place.keygen("single", &[]) + "/receiver_private.pem"
 }

@@ -1,10 +1,11 @@
 //! `key rewrap`: another passphrase round a key, another key round messages.
 
+use std::error::Error;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 
 use cipher_client::crypto::{
-    Keyset, OpenPolicy, Opener, Passphrase, PemKind, PrivateKey, PublicKey, Sealer, SessionPolicy, change_passphrase,
+    Keyset, Opener, Passphrase, PemKind, PrivateKey, PublicKey, Sealer, SessionPolicy, change_passphrase,
 };
 
 use super::at;
@@ -76,7 +77,7 @@ fn envelopes(options: &KeyRewrap) -> Result<Status, Fault> {
         match rewrap(&opener, &sealer, line.trim()) {
             Ok(envelope) => writeln!(stdout, "{envelope}").map_err(Fault::runtime)?,
             Err(fault) => {
-                eprintln!("ciphermq: line {number}: {}", cli::one_line(&fault));
+                eprintln!("ciphermq: line {number}: {}", cli::one_line(fault.as_ref()));
                 status = Status::Failure;
             }
         }
@@ -95,15 +96,19 @@ fn old_and_new(from: &Path, options: &KeyRewrap) -> Result<(Opener, Sealer), Fau
         None if from.is_dir() => keyset.primary().public_key(),
         None => return Err(Fault::usage("--envelope with a key file needs --to: the public key to seal for")),
     };
-    let keys: Vec<&PrivateKey> = keyset.keys().collect();
-    let opener = Opener::with_keys(&keys, OpenPolicy::default()).map_err(Fault::runtime)?;
+    let opener = Opener::builder(&keyset).build().map_err(Fault::runtime)?;
     let sealer = Sealer::new(&to, SessionPolicy::default()).map_err(Fault::runtime)?;
     Ok((opener, sealer))
 }
 
-fn rewrap(opener: &Opener, sealer: &Sealer, envelope: &str) -> cipher_client::Result<String> {
+/// With the same id, and bound to what it was bound to.
+fn rewrap(opener: &Opener, sealer: &Sealer, envelope: &str) -> Result<String, Box<dyn Error>> {
     let opened = opener.open(envelope)?;
-    sealer.seal_with_id(&opened.message_id, &opened.plaintext).map(|sealed| sealed.envelope)
+    if opened.part.is_some() {
+        return Err("a part of a larger message: receive it whole and send it again".into());
+    }
+    let context = opened.context.unwrap_or_default();
+    Ok(sealer.seal_for_with_id(&context, &opened.message_id, &opened.plaintext)?.envelope)
 }
 
 /// The next line, `None` at the end of the input.
