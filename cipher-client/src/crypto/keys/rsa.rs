@@ -160,6 +160,26 @@ mod tests {
         assert!(opened >= 10 && refused >= 15, "{opened} opened, {refused} refused");
     }
 
+    /// Without this the tests with the feature could all be tests of `rsa`.
+    #[cfg(feature = "aws-lc")]
+    #[test]
+    fn aws_lc_does_keys_from_2048_bits_and_agrees_with_rsa() {
+        let key = RsaPrivate::generate(2048).unwrap();
+        let public = key.public();
+        assert!(key.aws_lc.is_some() && public.aws_lc.is_some());
+        for oaep in [Oaep::Suite1, Oaep::Suite2] {
+            let by_rsa = RsaPublic { key: key.key.to_public_key(), aws_lc: None }.encrypt(oaep, &[5; 32]).unwrap();
+            assert_eq!(key.decrypt(oaep, &by_rsa).unwrap()[..], [5; 32]);
+            let by_aws_lc = public.encrypt(oaep, &[6; 32]).unwrap();
+            let without = RsaPrivate { key: key.key.clone(), aws_lc: None };
+            assert_eq!(without.decrypt(oaep, &by_aws_lc).unwrap()[..], [6; 32]);
+        }
+        let small = RsaPrivate::new(RsaPrivateKey::new(&mut suite::system_rng(), 1048).unwrap());
+        assert!(small.aws_lc.is_none());
+        let block = small.public().encrypt(Oaep::Suite1, &[7; 16]).unwrap();
+        assert_eq!(small.decrypt(Oaep::Suite1, &block).unwrap()[..], [7; 16]);
+    }
+
     #[test]
     fn what_is_wrapped_for_one_suite_does_not_open_in_the_other() {
         let key = RsaPrivate::generate(2048).unwrap();
