@@ -352,9 +352,9 @@ fn messages_of_a_session_are_numbered_and_unwrapped_once() {
         let age = opened.sent_at.unwrap().elapsed().unwrap_or_default();
         assert!(age.as_secs() < 600, "{age:?}");
     }
-    let sessions: Vec<_> = numbers.chunk_by(|a, b| a.session == b.session).map(<[_]>::len).collect();
-    assert_eq!(sessions, [1000, 1000, 2]);
-    assert_eq!(numbers[1234].number, 234);
+    // The numbers run on over session keys: the lost tail of one shows as a gap.
+    assert!(numbers.iter().all(|sequence| sequence.session == numbers[0].session));
+    assert!(numbers.iter().zip(0..).all(|(sequence, number)| sequence.number == number));
 }
 
 #[test]
@@ -390,7 +390,7 @@ fn padded_lengths_tell_little_and_the_text_returns() {
         let sealer = builder([key]).padding(Padding::Padme).compression(compression).build().unwrap();
         let mut lengths = std::collections::BTreeSet::new();
         for len in (0..3000).step_by(7).chain([16_383, 16_384, 100_000]) {
-            let text: Vec<u8> = (0..len).map(|n| (n * n % 253) as u8).collect();
+            let text: Vec<u8> = (0..len).map(|n: u64| (n * n % 253) as u8).collect();
             let sealed = sealer.seal_with_id("m", &text).unwrap();
             lengths.insert(sealed.envelope.len());
             assert!(open(&sealed.envelope, key).unwrap().plaintext == text, "{len}");
