@@ -157,7 +157,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         is_busy |= self.keep_house()?;
         self.write_carried()?;
         is_busy |= self.take_waiting();
-        let is_blocked = !self.write_all(Source::Fresh)?;
+        let is_blocked = self.waits_for_emptying() || !self.write_all(Source::Fresh)?;
         is_busy |= self.ask_for_spare();
         if is_busy {
             return Ok(Next::Again);
@@ -176,6 +176,13 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
             return Ok(Next::End);
         }
         Ok(Next::Again)
+    }
+
+    /// On a full disk what was submitted must not take the room that dropping a segment needs, which gives back much more. It waits
+    /// for that only as long as it goes on: see `stop_emptying`. The end of the log waits for nothing.
+    fn waits_for_emptying(&self) -> bool {
+        let is_tight = self.limits.is_refused && self.room_bytes() < self.appender.segment().len / 2;
+        is_tight && self.emptying.is_some() && !self.front.is_closed()
     }
 
     fn idle_time(&self, is_blocked: bool) -> Duration {
