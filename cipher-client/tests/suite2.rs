@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use cipher_client::ErrorKind;
 use cipher_client::crypto::{
     Compression, Context, ContextPolicy, ENVELOPE_BYTES_MAX, Envelope, Identity, KeyKind, Keyset, OpenPolicy, Opened,
-    Opener, Padding, PrivateKey, Sealer, SealerBuilder, Sender, SessionPolicy, Suite, SuiteSet, open, seal,
+    Opener, Padding, PrivateKey, Sealer, SealerBuilder, Sender, SessionPolicy, Signing, Suite, SuiteSet, open, seal,
 };
 use cipher_client::trust::{Recipient, SenderPolicy, Senders};
 use proptest::prelude::*;
@@ -422,6 +422,20 @@ fn compressed_texts_are_short_and_return() {
     assert!(open(&sealed.envelope, key).unwrap().plaintext == text);
     let refused = sealer.seal_writer(&Context::default(), None, Vec::new()).map(drop);
     assert!(matches!(kind(refused), ErrorKind::Option { option: "compression", .. }));
+}
+
+/// Once a session is less than every message, so it is no answer to being asked for that.
+#[test]
+fn a_signature_for_every_message_is_refused_where_there_would_be_one_a_session() {
+    let build = |keys: &[&PrivateKey], signing| {
+        let identity = Arc::new(Identity::generate().unwrap());
+        builder(keys.iter().copied()).identity(identity).signing(signing).build().map(drop)
+    };
+    let (one, other) = (x25519(), x25519());
+    let refused = build(&[&one], Signing::EveryMessage);
+    assert!(matches!(kind(refused), ErrorKind::Option { option: "signing", .. }));
+    build(&[&one], Signing::Session).unwrap();
+    build(&[&one, &other], Signing::EveryMessage).unwrap();
 }
 
 #[test]

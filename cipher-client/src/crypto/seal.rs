@@ -123,7 +123,8 @@ impl SealerBuilder {
     }
 
     /// How often it signs in suite 1. In suite 2 the number of recipients says:
-    /// once a session for one, every message for several.
+    /// once a session for one, where every message is refused; every message
+    /// for several.
     pub fn signing(self, signing: Signing) -> Self {
         Self { signing, ..self }
     }
@@ -155,6 +156,10 @@ impl SealerBuilder {
         match self.suite_of_keys()? {
             Suite::One => self.build_first().map(|first| Sealer(Target::One(first))),
             suite => {
+                // One recipient's messages are signed by the session: what was asked for must not quietly be less.
+                if self.signing == Signing::EveryMessage && self.recipients.len() == 1 {
+                    return Err(option("signing", "every message: suite 1, or several recipients"));
+                }
                 let Self { recipients, identity, padding, compression, session, .. } = self;
                 let sealing = Sealing::new(suite, recipients, identity, padding, compression, session)?;
                 Ok(Sealer(Target::Two(Box::new(sealing))))
