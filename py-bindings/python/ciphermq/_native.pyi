@@ -309,7 +309,7 @@ class Sealer:
     A session key is used for `messages` messages, `lifetime` seconds (60) or `bytes` bytes (1 GiB), whichever is over
     first; `messages=1` is a fresh key for each. Several RSA recipients take suite 2r, and so does one with `suite="2r"`.
 
-    With an `identity` it signs: once a session key where there is one recipient, unless `signing="message"`, which is slower
+    With an `identity` it signs: once a session key where there is one recipient, unless `signing="message"` (RSA only), which is slower
     and lets the recipient prove to others who sent it.
 
     With `padding="padme"` the envelope tells the length only roughly. With `compression="zstd"` it tells something of
