@@ -1,8 +1,8 @@
 """Suite 2, and the member `x` of suite 1, sealed by another implementation.
 
 Written from docs/encryption.md on `cryptography` (HPKE, chunked encryption, Ed25519, RSA-OAEP-SHA256) and pycryptodome (suite 1); nothing of
-ours takes part. Every step can be spoilt by name: the vectors and the tests are made of what this writes. check_vectors.py is
-the other direction.
+ours takes part. Every step can be spoilt by name: the vectors and the tests are made of what this writes. The other direction
+is tests/vectors/check.py.
 """
 
 import base64
@@ -27,6 +27,10 @@ SUITES = {"2r": 1, "2x": 2, "2pq": 3}
 SUITE_OF_KIND = {"rsa": "2r", "x25519": "2x", "xwing": "2pq"}
 # The identifier of draft-connolly-cfrg-xwing-kem as a complete AlgorithmIdentifier in DER.
 XWING_ALGORITHM = bytes.fromhex("300d060b2b0601040183e62d81c87a")
+HPKE = {
+    "x25519": Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
+    "xwing": Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
+}
 STARTED_MS, LIFETIME_MS = 1_763_740_000_000, 60_000
 
 
@@ -64,8 +68,7 @@ class Key:
     """The key of a recipient, or (kind `ed25519`) of a sender, from a fixed seed: `seed` is 32 bytes, but for RSA a function."""
 
     def __init__(self, kind, seed):
-        self.kind = kind
-        self.hpke = None
+        self.kind, self.hpke = kind, HPKE.get(kind)
         if kind == "rsa":
             text = RSA.generate(2048, randfunc=seed).export_key("PEM", pkcs=8)
             self.private = serialization.load_pem_private_key(text, None)
@@ -73,10 +76,8 @@ class Key:
             halves = hashlib.shake_256(seed).digest(96)
             self.private = MLKEM768X25519PrivateKey(
                 MLKEM768PrivateKey.from_seed_bytes(halves[:64]), x25519.X25519PrivateKey.from_private_bytes(halves[64:]))
-            self.hpke = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
         elif kind == "x25519":
             self.private = x25519.X25519PrivateKey.from_private_bytes(seed)
-            self.hpke = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
         else:
             self.private = Ed25519PrivateKey.from_private_bytes(seed)
         self.pkcs8, self.spki, self.kid = self._forms(seed)

@@ -20,8 +20,8 @@ from Crypto.PublicKey import RSA
 from cryptography.exceptions import InvalidTag
 from leaks import Processes, Search, marker, text_of
 
-sys.path.insert(0, str(ROOT / "tests" / "interop"))
-import reader  # noqa: E402  (suite 2 without anything of ours)
+sys.path.insert(0, str(ROOT / "tests" / "vectors"))
+import check  # noqa: E402  (suite 2 without anything of ours)
 
 CLIENT = pathlib.Path(__file__).parent / "secrets_client.py"
 PASSPHRASE_VARIABLE = "TEST_KEY_PASSPHRASE"
@@ -315,7 +315,7 @@ class Run:
             if suite == "1":
                 yield PKCS1_OAEP.new(RSA.import_key(inner)).decrypt
             else:
-                yield reader.Private(PEM.encode(PKCS8.wrap(inner, algorithm, key_params=None), "PRIVATE KEY")).unwrap
+                yield check.Key(PEM.encode(PKCS8.wrap(inner, algorithm, key_params=None), "PRIVATE KEY")).unwrap
 
     @functools.cache
     def session_keys(self):
