@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::bench::{Echo, Mode};
 pub(crate) use keys::{
-    Key, KeyCommand, KeyFingerprint, KeyPrune, KeyRewrap, KeyRotate, KeyShow, KeySuite, Keygen, PassphraseFrom,
+    Key, KeyCommand, KeyFingerprint, KeyPrune, KeyRewrap, KeyRotate, KeyShow, KeySuite, KeyUse, Keygen, PassphraseFrom,
 };
 pub(crate) use values::{Listen, Size};
 use values::{at_least_one, body_size, connection_count, disk_size, durability, line_size, window};
@@ -42,18 +42,34 @@ pub(crate) enum Command {
     /// Run the broker until SIGINT or SIGTERM
     Serve(Serve),
     /// Check a data directory without changing it
+    ///
+    /// Reads every byte of the log and compares it with its checksums. Takes no lock and writes nothing, so it can run beside a
+    /// broker; what that one is just writing is not counted as damage.
     Verify(Verify),
     /// Print the records of a data directory, never a body
+    ///
+    /// One line a record, in the order of the log: position, time, kind, exchange, queues, message id, lengths. Takes no lock and
+    /// writes nothing.
     Inspect(Inspect),
     /// Make a key pair for a receiver, or for a sender who signs
     Keygen(Keygen),
     /// Look at keys, change keys and their passphrases
     Key(Key),
-    /// Seal messages for a receiver and publish them
+    /// Seal messages for one receiver or several and publish them
+    ///
+    /// Every argument is a message; without arguments every line of stdin is one. The keys of the receivers say how it is
+    /// sealed: RSA for the original clients, X25519, or X-Wing, which holds against quantum computers too.
     Send(Send),
     /// Receive messages, open them and print them
+    ///
+    /// A message is acknowledged after it was written and flushed. One that does not open with the key, or is not signed by
+    /// one of --from, stays in the queue. SIGINT and SIGTERM end the program cleanly.
     Receive(Receive),
     /// Measure a broker: messages per second, latency, memory
+    ///
+    /// Without --server a broker is started as a process of its own. It keeps its messages in a temporary directory, synced
+    /// before each answer, or in memory (--memory). It shares the machine's cores with the load generator: both would be faster
+    /// alone.
     Bench(Bench),
 }
 
@@ -147,8 +163,6 @@ pub(crate) struct Serve {
     pub(crate) log: String,
 }
 
-/// Reads every byte of the log and compares it with its checksums. Takes no lock and writes nothing, so it can run beside a
-/// broker; what that one is just writing is not counted as damage.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 every record is whole, 1 at least one is damaged or the directory cannot be read, 2 wrong usage.")]
@@ -162,8 +176,6 @@ pub(crate) struct Verify {
     pub(crate) json: bool,
 }
 
-/// One line a record, in the order of the log: position, time, kind, exchange, queues, message id, lengths. Takes no lock and
-/// writes nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 done, 1 at least one record is damaged or the directory cannot be read, 2 wrong usage.")]
@@ -185,13 +197,20 @@ pub(crate) struct Inspect {
     pub(crate) json: bool,
 }
 
-/// Every argument is a message; without arguments every line of stdin is one.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 every message is confirmed by the broker, 1 at least one is not, 2 wrong usage.")]
 pub(crate) struct Send {
-    /// Public key of the receiver (PEM)
-    #[arg(long, value_name = "PUBLIC.PEM")]
-    pub(crate) to: PathBuf,
+    /// Public key of the receiver (PEM), or the directory of its keyset; several times for several receivers, whose keys
+    /// are of one kind
+    #[arg(long, value_name = "PUBLIC.PEM|DIR", required = true)]
+    pub(crate) to: Vec<PathBuf>,
+
+    /// Private key to sign with (PEM, from `keygen --suite sign`)
+    #[arg(long, value_name = "SENDER.PEM")]
+    pub(crate) sign: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) key_use: KeyUse,
 
     /// Broker to connect to
     #[arg(long, env = "CIPHERMQ_SERVER", value_name = "HOST:PORT", default_value = limits::LISTEN_DEFAULT)]
@@ -222,8 +241,6 @@ pub(crate) struct Send {
     pub(crate) messages: Vec<String>,
 }
 
-/// A message is acknowledged after it was written and flushed. One that does not open with the key stays in the
-/// queue. SIGINT and SIGTERM end the program cleanly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 done, 1 a message could not be opened or acknowledged, or --timeout-ms passed before --count messages \
@@ -234,7 +251,11 @@ pub(crate) struct Receive {
     pub(crate) identity: PathBuf,
 
     #[command(flatten)]
-    pub(crate) passphrase: PassphraseFrom,
+    pub(crate) key_use: KeyUse,
+
+    /// Public key of a sender (PEM); only what one of the senders has signed is taken, without --from everything that opens
+    #[arg(long, value_name = "SENDER_PUBLIC.PEM")]
+    pub(crate) from: Vec<PathBuf>,
 
     /// Broker to connect to
     #[arg(long, env = "CIPHERMQ_SERVER", value_name = "HOST:PORT", default_value = limits::LISTEN_DEFAULT)]
@@ -248,7 +269,8 @@ pub(crate) struct Receive {
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
 
-    /// Print one JSON object a line: message_id, message, timestamp (seconds), published (milliseconds), queue, attempt
+    /// Print one JSON object a line: message_id, message, timestamp (seconds), published (milliseconds), queue, attempt,
+    /// suite, sender (the id of one of --from, or null)
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -257,9 +279,6 @@ pub(crate) struct Receive {
     pub(crate) timeout_ms: Option<u64>,
 }
 
-/// Without --server a broker is started as a process of its own. It keeps its messages in a temporary directory, synced
-/// before each answer, or in memory (--memory). It shares the machine's cores with the load generator: both would be faster
-/// alone.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Bench {

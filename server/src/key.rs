@@ -1,5 +1,6 @@
 //! `ciphermq key`: looking at keys, changing them and their passphrases.
 
+pub(crate) mod files;
 pub(crate) mod passphrase;
 mod rewrap;
 mod rotate;

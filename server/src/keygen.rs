@@ -7,32 +7,46 @@ use cipher_client::crypto::{
 };
 
 use crate::cli::{Fault, KeySuite, Keygen, Status};
-use crate::key::passphrase;
+use crate::key::passphrase::{self, Exposed};
+use crate::key::{at, files};
+use crate::logging;
 
 /// `ciphermq keygen`: a new key, in two files or as a keyset.
 pub(crate) fn run(options: &Keygen) -> Result<Status, Fault> {
+    // A passphrase file that others can read is warned of there.
+    logging::start("warn").map_err(Fault::runtime)?;
+    if let Some(private) = &options.import {
+        return import(options, private);
+    }
     let bits = bits_of(options.suite, options.bits)?;
     let passphrase = new_passphrase(options)?;
     if options.suite == KeySuite::Sign && !options.keyset {
         return sign(options, passphrase.as_ref());
     }
     let key = generate(options.suite, bits)?;
-    let fingerprint = key.fingerprint().to_owned();
-    let (private, public) = match (options.keyset, passphrase) {
-        (true, passphrase) => {
-            Keyset::create(&options.out, key, passphrase).map_err(Fault::runtime)?;
-            let entry = Keyset::list(&options.out).map_err(Fault::runtime)?.swap_remove(0);
-            (entry.private, entry.public)
-        }
-        (false, passphrase) => {
-            let written = match passphrase {
-                Some(passphrase) => write_encrypted_key_pair(&options.out, &key, &passphrase),
-                None => write_key_pair(&options.out, &key),
-            };
-            written.map(|paths| (paths.private, paths.public)).map_err(Fault::runtime)?
-        }
+    if options.keyset {
+        return begin(&options.out, key, passphrase);
+    }
+    let paths = match passphrase {
+        Some(passphrase) => write_encrypted_key_pair(&options.out, &key, &passphrase),
+        None => write_key_pair(&options.out, &key),
     };
-    written(&private, &public, &fingerprint)
+    let paths = paths.map_err(Fault::runtime)?;
+    written(&paths.private, &paths.public, key.fingerprint())
+}
+
+/// A keyset that begins with a key there is, encrypted if that is or if there is a passphrase.
+fn import(options: &Keygen, private: &Path) -> Result<Status, Fault> {
+    let read = files::private(private, &options.passphrase, Exposed::Refuse)?;
+    let key = PrivateKey::from_file_with(private, &read).map_err(|fault| at(private, fault))?;
+    begin(&options.out, key, read.into_passphrase())
+}
+
+fn begin(dir: &Path, key: PrivateKey, passphrase: Option<Passphrase>) -> Result<Status, Fault> {
+    let fingerprint = key.fingerprint().to_owned();
+    Keyset::create(dir, key, passphrase).map_err(Fault::runtime)?;
+    let entry = Keyset::list(dir).map_err(Fault::runtime)?.swap_remove(0);
+    written(&entry.private, &entry.public, &fingerprint)
 }
 
 /// A key that signs.
@@ -66,7 +80,7 @@ pub(crate) fn generate(suite: KeySuite, bits: usize) -> Result<PrivateKey, Fault
 /// From a flag, or asked for; `None` if the key is not to be encrypted.
 fn new_passphrase(options: &Keygen) -> Result<Option<Passphrase>, Fault> {
     const FLAGS: &str = "--passphrase-file or --passphrase-env";
-    match passphrase::given(&options.passphrase)? {
+    match passphrase::given(&options.passphrase, Exposed::Refuse)? {
         None if options.encrypt => passphrase::ask_new("the private key", FLAGS).map(Some),
         given => Ok(given),
     }

@@ -1,16 +1,19 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cipher_client::crypto::{Keyset, OpenPolicy, Opener, PrivateKey};
+use cipher_client::crypto::{Opener, Sender};
+use cipher_client::trust::{SenderPolicy, Senders};
 use cipher_client::{Client, ConnectOptions, ConsumeOptions, Consumer, Delivery, Settled};
 use serde::Serialize;
 
 use crate::cli::{self, Fault, Receive, Status};
 use crate::key;
-use crate::key::passphrase::options_for;
+use crate::key::files;
 use crate::logging;
 use crate::printable::{Printable, PrintableJson};
 use crate::shutdown;
@@ -37,17 +40,24 @@ pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
     })
 }
 
-/// Opens with one key, or with all of a keyset.
+/// Opens with one key, or with all of a keyset; with --from only what one of the senders signed.
 fn opener(options: &Receive) -> Result<Opener, Fault> {
-    let path = &options.identity;
-    let read = options_for(path, &options.passphrase)?;
-    let keyset = match path.is_dir() {
-        true => Keyset::open_with(path, read),
-        false => PrivateKey::from_file_with(path, &read).map(Keyset::from),
+    let Receive { identity, key_use, from, .. } = options;
+    let keyset = files::opening(identity, &key_use.passphrase, key_use.exposed())?;
+    let builder = Opener::builder(&keyset);
+    let builder = match from.is_empty() {
+        true => builder,
+        false => builder.senders(SenderPolicy::require_signed(Arc::new(senders(from)?))),
     };
-    let keyset = keyset.map_err(|fault| key::at(path, fault))?;
-    let keys: Vec<&PrivateKey> = keyset.keys().collect();
-    Opener::with_keys(&keys, OpenPolicy::default()).map_err(Fault::runtime)
+    builder.build().map_err(Fault::runtime)
+}
+
+fn senders(paths: &[PathBuf]) -> Result<Senders, Fault> {
+    let senders = Senders::in_memory();
+    for path in paths {
+        senders.add(&path.to_string_lossy(), files::sender(path)?).map_err(|fault| key::at(path, fault))?;
+    }
+    Ok(senders)
 }
 
 async fn receive(
@@ -159,6 +169,9 @@ struct JsonMessage<'a> {
     published: u64,
     queue: &'a str,
     attempt: u32,
+    suite: String,
+    /// The id of the key it was signed with, if that is one of --from.
+    sender: Option<String>,
 }
 
 impl<W: Write> Out<W> {
@@ -188,6 +201,11 @@ fn json(delivery: &Delivery) -> io::Result<String> {
         published: delivery.published_ms(),
         queue: delivery.queue(),
         attempt: delivery.attempt(),
+        suite: delivery.suite().to_string(),
+        sender: match delivery.sender() {
+            Sender::Signed(kid) => Some(kid.to_string()),
+            Sender::Unsigned | Sender::Unknown(_) => None,
+        },
     })?;
     Ok(line)
 }

@@ -1,13 +1,17 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, ErrorKind, Read as _, Write as _};
+use std::sync::Arc;
 use std::thread;
 
-use cipher_client::crypto::PublicKey;
+use cipher_client::crypto::{PublicKey, Sealer};
+use cipher_client::trust::Recipient;
 use cipher_client::{Ack, Client, Confirm, ConnectOptions, Publisher};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::cli::{self, Fault, Send, Status};
+use crate::key::files;
+use crate::logging;
 
 /// Messages read ahead of the connection.
 const READ_AHEAD: usize = 64;
@@ -18,20 +22,34 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
 /// `ciphermq send`: each argument or line of input becomes one sealed message.
 pub(crate) fn run(options: Send) -> Result<Status, Fault> {
+    logging::start("warn").map_err(Fault::runtime)?;
     if options.id.is_some() && options.messages.len() != 1 {
         return Err(Fault::usage("--id names one message: give exactly one as argument"));
     }
-    let recipient = PublicKey::from_file(&options.to).map_err(Fault::runtime)?;
+    let sealer = sealer(&options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::runtime)?;
-    let failed = runtime.block_on(send(options, &recipient))?;
+    let failed = runtime.block_on(send(options, sealer))?;
     Ok(if failed == 0 { Status::Success } else { Status::Failure })
 }
 
+fn sealer(options: &Send) -> Result<Sealer, Fault> {
+    let keys: Vec<PublicKey> = options.to.iter().map(|path| files::recipient(path)).collect::<Result<_, _>>()?;
+    let builder = Sealer::builder(keys.into_iter().map(Recipient::from_own_source));
+    let builder = match &options.sign {
+        Some(path) => {
+            let identity = files::identity(path, &options.key_use.passphrase, options.key_use.exposed())?;
+            builder.identity(Arc::new(identity))
+        }
+        None => builder,
+    };
+    builder.build().map_err(Fault::runtime)
+}
+
 /// How many messages the broker has not confirmed.
-async fn send(options: Send, recipient: &PublicKey) -> Result<u64, Fault> {
+async fn send(options: Send, sealer: Sealer) -> Result<u64, Fault> {
     let connect = ConnectOptions::new(options.server).name("ciphermq-send").window(WINDOW);
     let client = Client::connect(connect).await.map_err(Fault::runtime)?;
-    let publisher = client.publisher(&options.exchange, &options.key, recipient).map_err(Fault::runtime)?;
+    let publisher = client.publisher(&options.exchange, &options.key, sealer).map_err(Fault::runtime)?;
     let mut messages = source(options.messages);
     let mut confirms = VecDeque::with_capacity(WINDOW);
     let mut outcomes = Outcomes { show: Show::from(options.print_ids, options.json), failed: 0 };

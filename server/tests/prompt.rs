@@ -107,3 +107,16 @@ fn two_passphrases_that_differ_are_not_taken() {
     assert_eq!(wait(&mut child).code(), Some(2));
     assert!(!out.exists());
 }
+
+#[test]
+fn an_empty_passphrase_is_told_before_it_is_typed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("key");
+    let mut terminal = Terminal::new();
+    let mut child = terminal.run(&["keygen", "--suite", "2x", "--out", out.to_str().unwrap(), "--encrypt"]);
+    terminal.shows("New passphrase of the private key: ");
+    terminal.type_in("\n");
+    terminal.shows("an empty passphrase protects nothing");
+    assert_eq!(wait(&mut child).code(), Some(2));
+    assert!(!out.exists());
+}

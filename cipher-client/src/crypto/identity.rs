@@ -9,7 +9,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rsa::pkcs8::ObjectIdentifier;
 use zeroize::Zeroizing;
 
-use super::key_files;
+use super::key_files::{self, KeyFileOptions};
 use super::keys::{encrypted, pem};
 use super::kid::Kid;
 use super::passphrase::Passphrase;
@@ -99,7 +99,21 @@ impl Identity {
     /// As [`Identity::from_pem`], [`Identity::from_encrypted_pem`], and
     /// [`ErrorKind::Io`].
     pub fn from_file(path: impl AsRef<Path>, passphrase: Option<&Passphrase>) -> Result<Self> {
-        let pem = key_files::read_secret(path.as_ref(), key_files::Exposed::Warn)?;
+        Self::read(path.as_ref(), key_files::Exposed::Warn, passphrase)
+    }
+
+    /// As [`Identity::from_file`], with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`Identity::from_file`], and [`ErrorKind::File`] for a file that others
+    /// can read, if that is refused.
+    pub fn from_file_with(path: impl AsRef<Path>, options: &KeyFileOptions) -> Result<Self> {
+        Self::read(path.as_ref(), options.exposed(), options.passphrase())
+    }
+
+    fn read(path: &Path, exposed: key_files::Exposed, passphrase: Option<&Passphrase>) -> Result<Self> {
+        let pem = key_files::read_secret(path, exposed)?;
         Self::from_pkcs8(&pem::private_der(&pem, passphrase)?)
     }
 

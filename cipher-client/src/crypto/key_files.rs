@@ -1,7 +1,7 @@
 //! Key files: who may read them, and that none is ever overwritten.
 
 use std::fs::{self, File, Metadata};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -48,6 +48,12 @@ impl KeyFileOptions {
     /// The passphrase, if there is one.
     pub fn passphrase(&self) -> Option<&Passphrase> {
         self.passphrase.as_ref()
+    }
+
+    /// The same, for a file that is written next.
+    #[must_use]
+    pub fn into_passphrase(self) -> Option<Passphrase> {
+        self.passphrase
     }
 
     pub(super) fn exposed(&self) -> Exposed {
@@ -129,8 +135,11 @@ fn write_texts(dir: &Path, private: (&str, &str), public: (&str, &str)) -> Resul
     fs::create_dir_all(dir).map_err(|fault| Error::io("cannot make the folder", dir, fault))?;
     // Looked at before anything is written: half a pair would be a new private
     // key beside an old public one.
-    if paths.public.exists() {
-        return Err(Error::io("not overwritten", &paths.public, std::io::ErrorKind::AlreadyExists.into()));
+    for path in [&paths.private, &paths.public] {
+        if path.exists() {
+            let why = io::Error::new(io::ErrorKind::AlreadyExists, "there is a key already; choose another folder");
+            return Err(Error::io("not overwritten", path, why));
+        }
     }
     write_new(&paths.private, 0o600, private.1.as_bytes())?;
     write_new(&paths.public, 0o644, public.1.as_bytes())?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::key_files;
+use super::key_files::{self, Exposed};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A passphrase, wiped when dropped. It comes from a file, an environment
@@ -52,8 +52,20 @@ impl Passphrase {
     ///
     /// [`ErrorKind::Io`], [`ErrorKind::File`], and as [`Passphrase::new`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let text = key_files::read_secret(path, key_files::Exposed::Warn)?;
+        Self::read(path.as_ref(), Exposed::Warn)
+    }
+
+    /// As [`Passphrase::from_file`], and a file that others can read is refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`Passphrase::from_file`].
+    pub fn from_file_strict(path: impl AsRef<Path>) -> Result<Self> {
+        Self::read(path.as_ref(), Exposed::Refuse)
+    }
+
+    fn read(path: &Path, exposed: Exposed) -> Result<Self> {
+        let text = key_files::read_secret(path, exposed)?;
         let line = text.split(|byte| *byte == b'\n').next().unwrap_or(&[]);
         Self::new(line.strip_suffix(b"\r").unwrap_or(line)).map_err(|fault| {
             let path = path.display().to_string();

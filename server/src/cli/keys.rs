@@ -25,6 +25,10 @@ pub(crate) struct Keygen {
     #[arg(long)]
     pub(crate) keyset: bool,
 
+    /// Begin the keyset with this private key (PEM) instead of a new one; its file stays as it is
+    #[arg(long, value_name = "PRIVATE.PEM", requires = "keyset", conflicts_with_all = ["suite", "bits", "encrypt"])]
+    pub(crate) import: Option<PathBuf>,
+
     /// Encrypt the private key with a passphrase; without one of the flags below it is asked for
     #[arg(long)]
     pub(crate) encrypt: bool,
@@ -63,6 +67,17 @@ pub(crate) struct PassphraseFrom {
     pub(crate) passphrase_env: Option<String>,
 }
 
+/// How a command reads a private key that it works with.
+#[derive(Debug, Default, Args)]
+pub(crate) struct KeyUse {
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseFrom,
+
+    /// Use a private key, keyset or passphrase file that others than its owner can read; otherwise it is refused
+    #[arg(long)]
+    pub(crate) allow_exposed_key: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Key {
     #[command(subcommand)]
@@ -76,10 +91,21 @@ pub(crate) enum KeyCommand {
     /// Print the id of each key, public or private, and its file: what people compare
     Fingerprint(KeyFingerprint),
     /// Make a new primary key in a keyset; the old one goes on opening
+    ///
+    /// Give the new public key to the senders afterwards. What is sealed to the old key opens until `key prune` deletes it.
     Rotate(KeyRotate),
     /// Delete the retired private keys of a keyset that are past their retention
+    ///
+    /// What is still sealed to a key deleted here can never be read again, by anybody.
     Prune(KeyPrune),
     /// Change the passphrase of key files, or seal messages anew for the primary key of a keyset
+    ///
+    /// Without --envelope each PATH is a private key file, or a keyset, all keys of which are meant. A file is replaced in
+    /// one step, by the same key under the new passphrase.
+    ///
+    /// With --envelope the one PATH is a keyset or a private key file. Envelopes are read from stdin, one a line, and printed
+    /// sealed anew with their ids, for messages in dead-letter queues whose key is to be deleted. A signature of the sender is
+    /// not carried over: only the sender can make it.
     Rewrap(KeyRewrap),
 }
 
@@ -107,7 +133,6 @@ pub(crate) struct KeyFingerprint {
     pub(crate) passphrase: PassphraseFrom,
 }
 
-/// Give the new public key to the senders afterwards. What is sealed to the old key opens until `key prune` deletes it.
 #[derive(Debug, Args)]
 pub(crate) struct KeyRotate {
     /// Directory of the keyset
@@ -123,10 +148,9 @@ pub(crate) struct KeyRotate {
     pub(crate) bits: Option<usize>,
 
     #[command(flatten)]
-    pub(crate) passphrase: PassphraseFrom,
+    pub(crate) key_use: KeyUse,
 }
 
-/// What is still sealed to a key deleted here can never be read again, by nobody.
 #[derive(Debug, Args)]
 pub(crate) struct KeyPrune {
     /// Directory of the keyset
@@ -138,19 +162,14 @@ pub(crate) struct KeyPrune {
     pub(crate) retention: u64,
 
     #[command(flatten)]
-    pub(crate) passphrase: PassphraseFrom,
+    pub(crate) key_use: KeyUse,
 }
 
-/// Without --envelope each PATH is a private key file; it is replaced in one step, by the same key under the new passphrase.
-///
-/// With --envelope the one PATH is a keyset or a private key file. Envelopes are read from stdin, one a line, and printed
-/// sealed anew with their ids, for messages in dead-letter queues whose key is to be deleted. A signature of the sender is
-/// not carried over: only the sender can make it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes: 0 done, 1 at least one file or envelope could not be rewrapped (it is told which, the others are), 2 wrong usage.")]
 pub(crate) struct KeyRewrap {
-    /// Private key files, or with --envelope what opens the envelopes
+    /// Private key files and keyset directories, or with --envelope what opens the envelopes
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
 

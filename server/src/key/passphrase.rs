@@ -8,12 +8,30 @@ use cipher_client::crypto::{KeyFileOptions, PASSPHRASE_BYTES_MAX, Passphrase, Pe
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use crate::cli::{Fault, PassphraseFrom};
+use crate::cli::{Fault, KeyUse, PassphraseFrom};
+
+/// What becomes of files with secrets that others than their owner can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exposed {
+    /// Where a key is looked at, or put right.
+    Warn,
+    /// Where it is used.
+    Refuse,
+}
+
+impl KeyUse {
+    pub(crate) fn exposed(&self) -> Exposed {
+        if self.allow_exposed_key { Exposed::Warn } else { Exposed::Refuse }
+    }
+}
 
 /// How to read the private key in `path`; the passphrase is asked for if the key needs one that no flag gives.
-pub(crate) fn options_for(path: &Path, from: &PassphraseFrom) -> Result<KeyFileOptions, Fault> {
-    let options = KeyFileOptions::default();
-    match given(from)? {
+pub(crate) fn options_for(path: &Path, from: &PassphraseFrom, exposed: Exposed) -> Result<KeyFileOptions, Fault> {
+    let options = match exposed {
+        Exposed::Warn => KeyFileOptions::default(),
+        Exposed::Refuse => KeyFileOptions::default().strict(),
+    };
+    match given(from, exposed)? {
         Some(passphrase) => Ok(options.with_passphrase(passphrase)),
         None if is_encrypted(path) => {
             let passphrase =
@@ -25,12 +43,20 @@ pub(crate) fn options_for(path: &Path, from: &PassphraseFrom) -> Result<KeyFileO
 }
 
 /// The passphrase that the flags name.
-pub(crate) fn given(from: &PassphraseFrom) -> Result<Option<Passphrase>, Fault> {
+pub(crate) fn given(from: &PassphraseFrom, exposed: Exposed) -> Result<Option<Passphrase>, Fault> {
     match (&from.passphrase_file, &from.passphrase_env) {
-        (Some(path), _) => Passphrase::from_file(path).map(Some).map_err(Fault::runtime),
+        (Some(path), _) => from_file(path, exposed).map(Some),
         (None, Some(name)) => from_env(name).map(Some),
         (None, None) => Ok(None),
     }
+}
+
+pub(crate) fn from_file(path: &Path, exposed: Exposed) -> Result<Passphrase, Fault> {
+    let read = match exposed {
+        Exposed::Warn => Passphrase::from_file(path),
+        Exposed::Refuse => Passphrase::from_file_strict(path),
+    };
+    read.map_err(Fault::runtime)
 }
 
 pub(crate) fn from_env(name: &str) -> Result<Passphrase, Fault> {
@@ -40,6 +66,9 @@ pub(crate) fn from_env(name: &str) -> Result<Passphrase, Fault> {
 /// A new passphrase, asked for twice.
 pub(crate) fn ask_new(whose: &str, flags: &str) -> Result<Passphrase, Fault> {
     let first = read_hidden(&format!("New passphrase of {whose}: "), flags)?;
+    if first.is_empty() {
+        return Err(Fault::usage("an empty passphrase protects nothing, nothing was written"));
+    }
     let second = read_hidden("The same again: ", flags)?;
     if first != second {
         return Err(Fault::usage("the two passphrases differ, nothing was written"));

@@ -2,14 +2,14 @@
 
 use std::error::Error;
 use std::io::{self, BufRead, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cipher_client::crypto::{
-    Keyset, Opener, Passphrase, PemKind, PrivateKey, PublicKey, Sealer, SessionPolicy, change_passphrase,
+    Keyset, Opener, PRIVATE_KEY_FILE, Passphrase, PemKind, Sealer, SessionPolicy, change_passphrase,
 };
 
-use super::at;
-use super::passphrase::{self, options_for};
+use super::passphrase::{self, Exposed, options_for};
+use super::{at, files};
 use crate::cli::{self, Fault, KeyRewrap, Status};
 
 /// Longest envelope, and a line end.
@@ -26,26 +26,34 @@ fn files(options: &KeyRewrap) -> Result<Status, Fault> {
     let mut keys = Vec::new();
     for path in &options.paths {
         match private(path) {
-            Ok(()) => keys.push(path),
+            Ok(files) => keys.push((path, files)),
             Err(fault) => status = failed(&fault),
         }
     }
-    let Some(first) = keys.first() else { return Ok(status) };
+    let Some((first, _)) = keys.first() else { return Ok(status) };
     let new = new_passphrase(options, first)?;
-    for path in keys {
-        let read = options_for(path, &options.passphrase)?;
-        match change_passphrase(path, &read, new.as_ref()).map_err(|fault| at(path, fault)) {
-            Ok(()) => writeln!(io::stdout(), "{}", path.display()).map_err(Fault::runtime)?,
-            Err(fault) => status = failed(&fault),
+    for (path, files) in keys {
+        // Asked for once: the keys of a keyset have one passphrase.
+        let read = options_for(path, &options.passphrase, Exposed::Warn)?;
+        for file in files {
+            match change_passphrase(&file, &read, new.as_ref()).map_err(|fault| at(&file, fault)) {
+                Ok(()) => writeln!(io::stdout(), "{}", file.display()).map_err(Fault::runtime)?,
+                Err(fault) => status = failed(&fault),
+            }
         }
     }
     Ok(status)
 }
 
-fn private(path: &Path) -> Result<(), Fault> {
-    match PemKind::of_file(path).map_err(|fault| at(path, fault))? {
+/// The private keys that are meant: those of a keyset, or one.
+fn private(path: &Path) -> Result<Vec<PathBuf>, Fault> {
+    if Keyset::is_at(path) {
+        let keys = Keyset::list(path).map_err(Fault::runtime)?;
+        return Ok(keys.into_iter().map(|key| key.private).collect());
+    }
+    match files::form(path, PRIVATE_KEY_FILE)? {
         PemKind::Public => Err(Fault::runtime(format!("{}: a public key has no passphrase", path.display()))),
-        PemKind::Private | PemKind::EncryptedPrivate => Ok(()),
+        PemKind::Private | PemKind::EncryptedPrivate => Ok(vec![path.to_owned()]),
     }
 }
 
@@ -58,7 +66,7 @@ fn new_passphrase(options: &KeyRewrap, first: &Path) -> Result<Option<Passphrase
     const FLAGS: &str = "--new-passphrase-file, --new-passphrase-env or --decrypt";
     match (&options.new_passphrase_file, &options.new_passphrase_env) {
         _ if options.decrypt => Ok(None),
-        (Some(path), _) => Passphrase::from_file(path).map(Some).map_err(Fault::runtime),
+        (Some(path), _) => passphrase::from_file(path, Exposed::Warn).map(Some),
         (None, Some(name)) => passphrase::from_env(name).map(Some),
         (None, None) => passphrase::ask_new(&first.display().to_string(), FLAGS).map(Some),
     }
@@ -86,13 +94,9 @@ fn envelopes(options: &KeyRewrap) -> Result<Status, Fault> {
 }
 
 fn old_and_new(from: &Path, options: &KeyRewrap) -> Result<(Opener, Sealer), Fault> {
-    let read = options_for(from, &options.passphrase)?;
-    let keyset = match from.is_dir() {
-        true => Keyset::open_with(from, read).map_err(|fault| at(from, fault))?,
-        false => PrivateKey::from_file_with(from, &read).map(Keyset::from).map_err(|fault| at(from, fault))?,
-    };
+    let keyset = files::opening(from, &options.passphrase, Exposed::Warn)?;
     let to = match &options.to {
-        Some(path) => PublicKey::from_file(path).map_err(|fault| at(path, fault))?,
+        Some(path) => files::recipient(path)?,
         None if from.is_dir() => keyset.primary().public_key(),
         None => return Err(Fault::usage("--envelope with a key file needs --to: the public key to seal for")),
     };

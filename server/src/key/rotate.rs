@@ -4,16 +4,16 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use cipher_client::crypto::{KeyKind, Keyset};
+use cipher_client::crypto::{KeyKind, Keyset, PRIVATE_KEY_FILE};
 
 use super::at;
 use super::passphrase::options_for;
-use crate::cli::{Fault, KeyPrune, KeyRotate, KeySuite, PassphraseFrom, Status};
+use crate::cli::{Fault, KeyPrune, KeyRotate, KeySuite, KeyUse, Status};
 use crate::keygen::{bits_of, generate};
 
 /// `ciphermq key rotate`.
 pub(super) fn rotate(options: &KeyRotate) -> Result<Status, Fault> {
-    let mut keyset = open(&options.dir, &options.passphrase)?;
+    let mut keyset = open(&options.dir, &options.key_use)?;
     let old = keyset.primary();
     let suite = options.suite.unwrap_or(suite_of(old.kind()));
     // A larger RSA key is not followed by a smaller one.
@@ -32,19 +32,33 @@ pub(super) fn rotate(options: &KeyRotate) -> Result<Status, Fault> {
 /// `ciphermq key prune`.
 pub(super) fn prune(options: &KeyPrune) -> Result<Status, Fault> {
     const DAY_S: u64 = 86_400;
-    let mut keyset = open(&options.dir, &options.passphrase)?;
+    let mut keyset = open(&options.dir, &options.key_use)?;
     let deleted = keyset.prune(Duration::from_secs(options.retention * DAY_S)).map_err(Fault::runtime)?;
     let mut stdout = io::stdout().lock();
     deleted.iter().try_for_each(|kid| writeln!(stdout, "deleted  {kid}")).map_err(Fault::runtime)?;
+    if deleted.is_empty() {
+        eprintln!(
+            "ciphermq: no key of {} was retired {} days ago or earlier",
+            options.dir.display(),
+            options.retention
+        );
+    }
     Ok(Status::Success)
 }
 
-pub(super) fn open(dir: &Path, passphrase: &PassphraseFrom) -> Result<Keyset, Fault> {
+fn open(dir: &Path, access: &KeyUse) -> Result<Keyset, Fault> {
     if !Keyset::is_at(dir) {
-        let next = "begin one with `ciphermq keygen --keyset --out`";
-        return Err(Fault::runtime(format!("{}: holds no keyset; {next} {}", dir.display(), dir.display())));
+        return Err(Fault::runtime(format!("{}: holds no keyset; begin one with `{}`", dir.display(), beginning(dir))));
     }
-    Keyset::open_with(dir, options_for(dir, passphrase)?).map_err(|fault| at(dir, fault))
+    Keyset::open_with(dir, options_for(dir, &access.passphrase, access.exposed())?).map_err(|fault| at(dir, fault))
+}
+
+/// How to begin a keyset, with the key that is there if there is one.
+fn beginning(dir: &Path) -> String {
+    match Some(dir.join(PRIVATE_KEY_FILE)).filter(|key| key.is_file()) {
+        Some(key) => format!("ciphermq keygen --keyset --import {} --out DIR", key.display()),
+        None => format!("ciphermq keygen --keyset --out {}", dir.display()),
+    }
 }
 
 fn suite_of(kind: KeyKind) -> KeySuite {

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cipher_client::ErrorKind;
-use cipher_client::crypto::{Identity, Keyset, KeysetEntry, Kid, PemKind, PrivateKey, PublicKey, SenderKey};
+use cipher_client::crypto::{
+    Identity, Keyset, KeysetEntry, Kid, PRIVATE_KEY_FILE, PemKind, PrivateKey, PublicKey, SenderKey,
+};
 use serde::Serialize;
 
-use super::at;
-use super::passphrase::options_for;
+use super::passphrase::{Exposed, options_for};
+use super::{at, files};
 use crate::cli::{Fault, KeyFingerprint, KeyShow, PassphraseFrom, Status};
 use crate::inspect::Utc;
 use crate::printable::{Printable, PrintableJson};
@@ -60,6 +62,9 @@ struct Shown {
     half: &'static str,
     bits: usize,
     encrypted: bool,
+    /// Of a key in a keyset: the file to give to senders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public: Option<PathBuf>,
     /// Of the file, in octal.
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
@@ -85,6 +90,7 @@ impl Shown {
             bits: key.bits,
             encrypted: form == PemKind::EncryptedPrivate,
             exposed: is_private && mode.is_some_and(|mode| mode & 0o077 != 0),
+            public: None,
             mode: mode.map(|mode| format!("{mode:04o}")),
             status: None,
             since: None,
@@ -94,7 +100,8 @@ impl Shown {
 
     fn in_keyset(self, entry: &KeysetEntry) -> Shown {
         let status = if entry.retired.is_none() { "primary" } else { "retired" };
-        Shown { status: Some(status), since: Some(utc(entry.since)), retired: entry.retired.map(utc), ..self }
+        let (since, retired) = (Some(utc(entry.since)), entry.retired.map(utc));
+        Shown { public: Some(entry.public.clone()), status: Some(status), since, retired, ..self }
     }
 }
 
@@ -108,6 +115,9 @@ impl Display for Shown {
             let advice = if self.exposed { ": others than its owner can read it; chmod 600 it" } else { "" };
             writeln!(f, "  mode    {mode}{advice}")?;
         }
+        if let Some(public) = &self.public {
+            writeln!(f, "  public  {}", Printable(&public.to_string_lossy()))?;
+        }
         match (self.status, &self.since, &self.retired) {
             (Some(status), Some(since), None) => writeln!(f, "  status  {status} since {since}"),
             (Some(status), Some(since), Some(at)) => writeln!(f, "  status  {status} at {at}, primary since {since}"),
@@ -117,7 +127,7 @@ impl Display for Shown {
 }
 
 fn shown(path: &Path, passphrase: &PassphraseFrom) -> Result<Vec<Shown>, Fault> {
-    if !path.is_dir() {
+    if !Keyset::is_at(path) {
         let (form, key) = read(path, passphrase)?;
         return Ok(vec![Shown::new(path, form, key)]);
     }
@@ -155,15 +165,15 @@ impl From<&SenderKey> for Known {
 }
 
 fn read(path: &Path, passphrase: &PassphraseFrom) -> Result<(PemKind, Known), Fault> {
-    let form = PemKind::of_file(path).map_err(|fault| at(path, fault))?;
+    let form = files::form(path, PRIVATE_KEY_FILE)?;
     let known = match form {
         PemKind::Public => {
             let key = PublicKey::from_file(path).map(|key| Known::from(&key));
             key.or_else(|fault| or_signing(fault, || SenderKey::from_file(path).map(|key| Known::from(&key))))
         }
         PemKind::Private | PemKind::EncryptedPrivate => {
-            let options = options_for(path, passphrase)?;
-            let identity = || Identity::from_file(path, options.passphrase());
+            let options = options_for(path, passphrase, Exposed::Warn)?;
+            let identity = || Identity::from_file_with(path, &options);
             let key = PrivateKey::from_file_with(path, &options).map(|key| Known::from(&key.public_key()));
             key.or_else(|fault| or_signing(fault, || identity().map(|key| Known::from(key.sender_key()))))
         }
