@@ -234,16 +234,18 @@ impl<Token> PartCollector<Token> {
         if let Err(error) = self.check(&name, &opened, part) {
             return Err(RefusedPart { error, token });
         }
-        let is_new = !self.incomplete.contains_key(&name);
+        let known = self.incomplete.get_mut(&name);
+        let is_new = known.is_none();
+        // One that is held already takes no room.
+        if let Some(known) = known.and_then(|message| message.parts.get_mut(&part.index)) {
+            return Ok(Collected::Repeated(std::mem::replace(&mut known.1, token)));
+        }
         let has_room = self.bytes.saturating_add(opened.plaintext.len()) <= self.limits.bytes;
         if !has_room || is_new && self.incomplete.len() >= self.limits.messages {
             return Ok(Collected::NoRoom(token));
         }
         let expires = now + self.limits.age;
         let message = self.incomplete.entry(name).or_insert_with(|| Incomplete::new(&opened, part, expires));
-        if let Some(known) = message.parts.get_mut(&part.index) {
-            return Ok(Collected::Repeated(std::mem::replace(&mut known.1, token)));
-        }
         self.bytes += opened.plaintext.len();
         message.bytes += opened.plaintext.len() as u64;
         message.parts.insert(part.index, (opened.plaintext, token));

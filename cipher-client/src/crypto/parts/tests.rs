@@ -37,6 +37,18 @@ fn whole(collected: Collected<u32>) -> (Opened, Vec<u32>) {
     }
 }
 
+/// A part that comes again is no reason to give back what would be whole soon.
+#[test]
+fn a_repeated_part_needs_no_room() {
+    let (pair, now) = (pair(), Instant::now());
+    let mut collector = collector(1, 20);
+    let parts = pair.parts(None, &[1; 20], 11);
+    assert_eq!(collector.add(parts[0].clone(), 0, now).unwrap(), Collected::Kept);
+    assert_eq!(collector.add(parts[0].clone(), 1, now).unwrap(), Collected::Repeated(0));
+    let (message, tokens) = whole(collector.add(parts[1].clone(), 2, now).unwrap());
+    assert_eq!((message.plaintext, tokens), (vec![1; 20], vec![1, 2]));
+}
+
 #[test]
 fn parts_come_together_and_keep_what_is_known_of_them() {
     let (pair, now) = (pair(), Instant::now());
