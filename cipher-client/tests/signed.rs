@@ -5,6 +5,8 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cipher_client::ErrorKind;
 use cipher_client::crypto::{
     Context, Identity, KeyKind, Keyset, OpenPolicy, Opened, Opener, Order, PrivateKey, Sealer, SealerBuilder, Sender,
@@ -207,6 +209,22 @@ fn a_signature_taken_off_is_no_silent_downgrade() {
 
 /// Mallory is a sender in good standing, and puts his own signature where
 /// Alice's was.
+/// Guessing at RSA blocks costs the same budget when a stranger signs the guesses.
+#[test]
+fn guesses_that_a_stranger_signed_are_numbered_like_others() {
+    let (mine, theirs) = (sealer(&ALICE, Signing::Session), sealer(&MALLORY, Signing::Session));
+    let policy = OpenPolicy { failures: 3, failure_forgiven_after: Duration::from_secs(3600), ..OpenPolicy::default() };
+    let senders = SenderPolicy::allow_unsigned(senders());
+    let opener = Opener::builder(&Keyset::new(key(0))).policy(policy).senders(senders).build().unwrap();
+    let guess = |n: u8| with(&seal(&theirs), "enc_session_key", json!(STANDARD.encode([n; 256])));
+    for n in 0..3 {
+        assert_eq!(open(&opener, &guess(n)).unwrap_err(), ErrorKind::Decrypt);
+    }
+    assert_eq!(open(&opener, &guess(3)).unwrap_err(), ErrorKind::Throttled);
+    assert_eq!(open(&opener, &seal(&mine)).unwrap_err(), ErrorKind::Throttled);
+    assert_eq!(opener.stats().unwraps, 3);
+}
+
 #[test]
 fn nobody_can_sign_for_a_session_key_he_does_not_have() {
     let senders = senders();

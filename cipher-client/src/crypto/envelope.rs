@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use json::Member;
 
 use super::base64;
+use super::signed::X;
 use super::suite::{Nonce, TAG_LEN};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,7 +36,7 @@ pub struct Envelope<'a> {
     nonce: Cow<'a, str>,
     tag: Cow<'a, str>,
     ciphertext: Cow<'a, str>,
-    x: Option<&'a str>,
+    x: Option<X<'a>>,
     second: Option<Second<'a>>,
 }
 
@@ -60,7 +61,7 @@ impl<'a> Envelope<'a> {
         if json.len() > ENVELOPE_BYTES_MAX {
             return Err(too_large(json.len()));
         }
-        json::read(json)?.into_envelope()
+        json::read(json)
     }
 
     /// The id the message claims to have: nothing is authenticated yet.
@@ -68,9 +69,9 @@ impl<'a> Envelope<'a> {
         &self.message_id
     }
 
-    /// The member `x` of suite 1 as JSON, if there is one.
-    pub(super) fn x(&self) -> Option<&'a str> {
-        self.x
+    /// The member `x` of suite 1, if there is one.
+    pub(super) fn x(&self) -> Option<&X<'a>> {
+        self.x.as_ref()
     }
 
     /// The members of suite 2, if it is one of that.

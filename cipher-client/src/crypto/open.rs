@@ -284,7 +284,9 @@ impl Opener {
         let second =
             parsed.second().ok_or(ErrorKind::Unsupported { what: "suite 1, which is not opened in pieces" })?;
         let hdr = second::header_bytes(second)?;
-        self.counted(OpenReader::new(&self.opening(moment), &parsed, second, &hdr))
+        let reader = OpenReader::new(&self.opening(moment), &parsed, second, &hdr);
+        self.count(&reader);
+        reader
     }
 
     /// Forgets every session key.
@@ -307,20 +309,24 @@ impl Opener {
 
     fn open_at(&self, envelope: &str, delivered: Option<&Context>, moment: Moment) -> Result<Opened> {
         let envelope = Envelope::parse(envelope)?;
-        let opened = match envelope.second() {
+        let mut outcome = match envelope.second() {
             Some(second) => {
                 let hdr = second::header_bytes(second)?;
-                self.counted(self.opening(moment).open(&envelope, second, &hdr))
+                self.opening(moment).open(&envelope, second, &hdr)
             }
             None => {
                 let parts = envelope.decode()?;
-                self.counted(self.open_first(&envelope, parts, moment))
+                self.open_first(&envelope, parts, moment)
             }
-        }?;
-        if let Some(delivered) = delivered {
-            self.expected.check(opened.context.as_ref(), delivered, &opened.message_id)?;
+        };
+        self.count(&outcome);
+        if let Ok(opened) = &mut outcome {
+            if let Some(delivered) = delivered {
+                self.expected.check(opened.context.as_ref(), delivered, &opened.message_id)?;
+            }
+            self.note(opened, moment);
         }
-        Ok(self.note(opened, moment))
+        outcome
     }
 
     fn opening(&self, moment: Moment) -> Opening<'_> {
@@ -328,23 +334,22 @@ impl Opener {
         Opening { keys, unwrapper, senders, suites: *suites, moment }
     }
 
-    fn counted<T>(&self, outcome: Result<T>) -> Result<T> {
-        let count = match &outcome {
+    fn count<T>(&self, outcome: &Result<T>) {
+        let count = match outcome {
             Ok(_) => &self.opened,
             Err(error) if *error.kind() == ErrorKind::Throttled => &self.throttled,
             Err(_) => &self.failed,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        outcome
     }
 
     /// Notes the place of a message that a known sender signed. A part of a
     /// larger message has its own numbers.
-    fn note(&self, mut opened: Opened, moment: Moment) -> Opened {
+    fn note(&self, opened: &mut Opened, moment: Moment) {
         let (Sender::Signed(kid), Some(sequence), None) = (&opened.sender, &opened.sequence, &opened.part) else {
-            return opened;
+            return;
         };
-        let order = self.sequences.with(moment.pid, |_| (), |all| all.note(kid, sequence, moment.now));
+        let order = self.sequences.share(moment.pid, |all| all.note(kid, sequence, moment.now));
         opened.order = order.unwrap_or_default();
         match opened.order {
             Order::Gap { missing } => self.missing.fetch_add(missing, Ordering::Relaxed),
@@ -352,7 +357,6 @@ impl Opener {
             Order::Repeat => self.repeated.fetch_add(1, Ordering::Relaxed),
             _ => 0,
         };
-        opened
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::process::{Moment, PerProcess};
+use super::process::{Moment, PerProcess, Pid};
 use super::suite::random;
 use crate::error::{ErrorKind, Result};
 
@@ -93,7 +93,7 @@ pub(super) struct Turn<Secret> {
 impl<Secret> Sessions<Secret> {
     pub(super) fn new(policy: SessionPolicy) -> Result<Self> {
         policy.check()?;
-        Ok(Self { policy, current: PerProcess::new(std::process::id(), Current::default()) })
+        Ok(Self { policy, current: PerProcess::new(Pid::Current, Current::default()) })
     }
 
     /// For how long a session key is used.
@@ -106,7 +106,7 @@ impl<Secret> Sessions<Secret> {
 
     /// Forgets the session key: the next message starts a new one.
     pub(super) fn rotate(&self) {
-        self.current.with(std::process::id(), Current::forget, |current| current.session = None);
+        self.current.with(Pid::Current, Current::forget, |current| current.session = None);
     }
 
     /// A session key with room for a message of `bytes`; `make` makes a new one

@@ -26,7 +26,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-pub(super) use self::extension::{Extension, Head, X_WRITTEN_MAX, is_usual_form};
+pub(super) use self::extension::{Extension, Head, X, X_WRITTEN_MAX};
 use super::context::Context;
 use super::identity::Identity;
 use super::kid::Kid;
@@ -205,8 +205,8 @@ impl<'a> Stamp<'a> {
     }
 
     /// What was bound; `None` if nothing.
-    pub(super) fn into_context(self) -> Option<Context> {
-        let context = Context::new(self.exchange, self.routing_key).content_type(self.content_type);
+    pub(super) fn context(&self) -> Option<Context> {
+        let context = Context::new(&*self.exchange, &*self.routing_key).content_type(&*self.content_type);
         Some(context).filter(|context| !context.is_empty())
     }
 }
@@ -387,7 +387,7 @@ mod tests {
             let sealed = seal(&me, signing, 1000);
             let stamp = open(&me, &sealed, &message("m-1", &sealed), &KEY, WRAPPED).unwrap();
             assert_eq!((stamp.number, stamp.sent_ms), (7, 1000));
-            assert_eq!(stamp.into_context().unwrap(), context());
+            assert_eq!(stamp.context().unwrap(), context());
         }
     }
 

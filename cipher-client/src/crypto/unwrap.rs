@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::keys::PrivateInner;
 use super::open::OpenPolicy;
-use super::process::{Moment, PerProcess};
+use super::process::{Moment, PerProcess, Pid};
 use super::signed::OpeningKey;
 use super::suite2;
 use super::unwrap_cache::{CacheKey, Purpose, UnwrapCache, cache_key};
@@ -51,24 +51,24 @@ impl Unwrapper {
         };
         // Without the cache (its lock was held across a fork) each message is unwrapped.
         self.cache
-            .with(moment.pid, |_| (), look)
+            .share(moment.pid, look)
             .unwrap_or_else(|| Ok(Found { name: cache_key(purpose, key.fingerprint(), wrapped), kept: None }))
     }
 
     /// Keeps what was unwrapped, be it good or not.
     pub(super) fn keep(&self, name: CacheKey, secret: Secret, moment: Moment) {
         self.unwraps.fetch_add(1, Ordering::Relaxed);
-        self.cache.with(moment.pid, |_| (), |cache| cache.keep(name, secret, moment.now));
+        self.cache.share(moment.pid, |cache| cache.keep(name, secret, moment.now));
     }
 
     /// Notes that a message did not open after an unwrap.
     pub(super) fn charge_failure(&self, moment: Moment) {
-        self.cache.with(moment.pid, |_| (), |cache| cache.charge_failure(moment.now));
+        self.cache.share(moment.pid, |cache| cache.charge_failure(moment.now));
     }
 
     /// Forgets every session key.
     pub(super) fn forget(&self) {
-        self.cache.with(std::process::id(), |_| (), UnwrapCache::clear);
+        self.cache.share(Pid::Current, UnwrapCache::clear);
     }
 
     /// How many keys were unwrapped.

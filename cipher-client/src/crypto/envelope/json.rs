@@ -7,99 +7,111 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 
 use super::{Envelope, Second, not_an_envelope, unsupported};
-use crate::crypto::{message_id, signed};
+use crate::crypto::message_id;
+use crate::crypto::signed::X;
 use crate::error::{Error, Result};
 
 /// Reads all members.
-pub(super) fn read(json: &str) -> Result<Members<'_>> {
+pub(super) fn read(json: &str) -> Result<Envelope<'_>> {
     match usual_form(json) {
-        Some(members) => Ok(members),
-        None => serde_json::from_str(json).map_err(|fault| Error::with_source(not_an_envelope(), fault)),
+        Some(envelope) => checked(envelope),
+        None => any_form(json),
     }
+}
+
+/// Reads JSON at large.
+pub(super) fn any_form(json: &str) -> Result<Envelope<'_>> {
+    let members: Members<'_> =
+        serde_json::from_str(json).map_err(|fault| Error::with_source(not_an_envelope(), fault))?;
+    members.into_envelope()
 }
 
 /// Reads the forms in which senders write: the members in their order, no
 /// escapes, at most one space between tokens. `None`: read it as JSON at large,
-/// which gives the same members and takes longer.
-pub(super) fn usual_form(json: &str) -> Option<Members<'_>> {
-    let mut members = Members::default();
+/// which gives the same members and takes longer. The id is not yet checked.
+pub(super) fn usual_form(json: &str) -> Option<Envelope<'_>> {
     let mut rest = json.strip_prefix('{')?;
-    for member in [Member::MessageId, Member::EncSessionKey, Member::Nonce, Member::Tag] {
-        let (text, after) = usual_member(rest, member.name())?;
-        members.put(member, Value::Text(Cow::Borrowed(text)));
-        rest = skip_space(after.strip_prefix(',')?);
+    let mut texts = [""; 4];
+    for (text, member) in texts.iter_mut().zip([Member::MessageId, Member::EncSessionKey, Member::Nonce, Member::Tag]) {
+        *text = usual_member(&mut rest, member)?;
+        rest = skip_space(rest.strip_prefix(',')?);
     }
-    if let Some(after) = rest.strip_prefix(SECOND) {
-        rest = usual_second(after, &mut members)?;
+    let mut second = match rest.strip_prefix(SECOND) {
+        Some(after) => {
+            rest = after;
+            Some(usual_second(&mut rest)?)
+        }
+        None => None,
+    };
+    let ciphertext = usual_member(&mut rest, Member::Ciphertext)?;
+    let mut x = None;
+    if let Some(end) = rest.strip_prefix(',') {
+        match &mut second {
+            None => x = Some(usual_x(skip_space(end))?),
+            Some(second) => second.signature = Some(usual_signature(skip_space(end), second)?),
+        }
+    } else if rest != "}" {
+        return None;
     }
-    let (text, after) = usual_member(rest, Member::Ciphertext.name())?;
-    members.put(Member::Ciphertext, Value::Text(Cow::Borrowed(text)));
-    match after.strip_prefix(',') {
-        None => (after == "}").then_some(members),
-        Some(after) => usual_end(after, members),
-    }
+    let [message_id, enc_session_key, nonce, tag] = texts.map(Cow::Borrowed);
+    Some(Envelope { message_id, enc_session_key, nonce, tag, ciphertext: ciphertext.into(), x, second })
 }
 
 /// How the members of suite 2 begin.
 const SECOND: &str = r#""v":2,"#;
 
-/// The members of suite 2 before the ciphertext; gives what follows.
-fn usual_second<'a>(json: &'a str, members: &mut Members<'a>) -> Option<&'a str> {
-    members.version = Some(Version::Number(2));
-    let mut rest = json;
-    for member in [Member::Suite, Member::Hdr] {
-        let (text, after) = usual_member(rest, member.name())?;
-        members.put(member, Value::Text(Cow::Borrowed(text)));
-        rest = after.strip_prefix(',')?;
-    }
-    if let Some(mut list) = rest.strip_prefix(r#""wraps":["#) {
-        let mut wraps = Vec::new();
-        loop {
-            let (text, after) = usual_text(list)?;
-            wraps.push(Cow::Borrowed(text));
-            match after.strip_prefix(',') {
-                Some(after) => list = after,
-                None => break rest = after.strip_prefix("],")?,
+/// The members of suite 2 before the ciphertext.
+fn usual_second<'a>(rest: &mut &'a str) -> Option<Second<'a>> {
+    let suite = usual_member(rest, Member::Suite)?.into();
+    *rest = rest.strip_prefix(',')?;
+    let header = usual_member(rest, Member::Hdr)?.into();
+    *rest = rest.strip_prefix(',')?;
+    let mut more_wraps = Vec::new();
+    if let Some(list) = rest.strip_prefix(r#""wraps":["#) {
+        *rest = list;
+        while more_wraps.len() < crate::crypto::RECIPIENTS_MAX {
+            more_wraps.push(usual_text(rest)?.into());
+            match rest.strip_prefix(',') {
+                Some(after) => *rest = after,
+                None => break,
             }
         }
-        members.put(Member::Wraps, Value::List(wraps));
+        *rest = rest.strip_prefix("],")?;
     }
-    if let Some((text, after)) = usual_member(rest, Member::Sig.name()) {
-        members.put(Member::Sig, Value::Text(Cow::Borrowed(text)));
-        rest = after.strip_prefix(',')?;
+    let mut signature = None;
+    if rest.starts_with(r#""sig":"#) {
+        signature = Some(usual_member(rest, Member::Sig)?.into());
+        *rest = rest.strip_prefix(',')?;
     }
-    Some(rest)
+    Some(Second { suite, header, signature, more_wraps })
 }
 
-/// What may follow the ciphertext: `x` in suite 1, `sig` in suite 2.
-fn usual_end<'a>(json: &'a str, mut members: Members<'a>) -> Option<Members<'a>> {
-    let json = skip_space(json);
-    if members.version.is_some() {
-        let (text, after) = usual_member(json, Member::Sig.name())?;
-        members.put(Member::Sig, Value::Text(Cow::Borrowed(text)));
-        return (after == "}").then_some(members);
-    }
+/// The signature of suite 2 where it stands last, and alone.
+fn usual_signature<'a>(mut json: &'a str, second: &Second<'a>) -> Option<Cow<'a, str>> {
+    let signature = usual_member(&mut json, Member::Sig)?;
+    (json == "}" && second.signature.is_none()).then_some(signature.into())
+}
+
+/// The member `x` of suite 1 where it stands last.
+fn usual_x(json: &str) -> Option<X<'_>> {
     let value = skip_space(json.strip_prefix(r#""x":"#)?).strip_suffix('}')?;
-    members.x = Some(match signed::is_usual_form(value) {
-        true => value,
-        // Whether this is one value and nothing more is for the parser of JSON to say.
-        false => serde_json::from_str::<&RawValue>(value).ok()?.get(),
-    });
-    Some(members)
+    // Whether this is one value and nothing more is otherwise for the parser of JSON to say.
+    X::usual_form(value).or_else(|| Some(X::Json(serde_json::from_str::<&RawValue>(value).ok()?.get())))
 }
 
-/// The text of the member `name` at the start of `json`, and what follows it.
-fn usual_member<'a>(json: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
-    let rest = json.strip_prefix('"')?.strip_prefix(name)?.strip_prefix("\":")?;
-    usual_text(skip_space(rest))
+/// Takes `member` from the start of `rest`.
+fn usual_member<'a>(rest: &mut &'a str, member: Member) -> Option<&'a str> {
+    *rest = skip_space(rest.strip_prefix('"')?.strip_prefix(member.name())?.strip_prefix("\":")?);
+    usual_text(rest)
 }
 
-/// The text at the start of `json`, and what follows it.
-fn usual_text(json: &str) -> Option<(&str, &str)> {
-    let rest = json.strip_prefix('"')?;
-    let end = memchr::memchr2(b'"', b'\\', rest.as_bytes())?;
-    let (text, rest) = rest.split_at(end);
-    Some((text, rest.strip_prefix('"')?))
+/// Takes a text from the start of `rest`.
+fn usual_text<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let json = rest.strip_prefix('"')?;
+    let end = memchr::memchr2(b'"', b'\\', json.as_bytes())?;
+    let (text, after) = json.split_at(end);
+    *rest = after.strip_prefix('"')?;
+    Some(text)
 }
 
 fn skip_space(json: &str) -> &str {
@@ -155,8 +167,8 @@ impl Member {
 
 /// What was found under the names; faults are kept until the JSON is known to be
 /// whole.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Members<'a> {
+#[derive(Default)]
+struct Members<'a> {
     texts: [Option<Cow<'a, str>>; 8],
     wraps: Option<Vec<Cow<'a, str>>>,
     version: Option<Version>,
@@ -166,7 +178,6 @@ pub(super) struct Members<'a> {
 }
 
 /// The member `v`.
-#[derive(Debug, PartialEq, Eq)]
 enum Version {
     Number(u64),
     /// Not ours: suite 1 did not forbid it.
@@ -206,7 +217,7 @@ impl<'a> Members<'a> {
         self.x = Some(if self.x.is_some() { "" } else { value.get() });
     }
 
-    pub(super) fn into_envelope(self) -> Result<Envelope<'a>> {
+    fn into_envelope(self) -> Result<Envelope<'a>> {
         match self.version {
             None | Some(Version::Foreign | Version::Number(1)) => self.into_first(),
             Some(Version::Number(2)) => self.into_second(),
@@ -220,8 +231,8 @@ impl<'a> Members<'a> {
         }
         match self.texts {
             [Some(message_id), Some(enc_session_key), Some(nonce), Some(tag), Some(ciphertext), ..] => {
-                let message_id = checked(message_id)?;
-                Ok(Envelope { message_id, enc_session_key, nonce, tag, ciphertext, x: self.x, second: None })
+                let x = self.x.map(X::Json);
+                checked(Envelope { message_id, enc_session_key, nonce, tag, ciphertext, x, second: None })
             }
             [Some(_), Some(_), Some(_), None, Some(_), ..] => {
                 Err(unsupported("without a tag: made by CipherMQ 1.4.1 or later"))
@@ -245,19 +256,18 @@ impl<'a> Members<'a> {
                 Some(header),
                 signature,
             ] => {
-                let message_id = checked(message_id)?;
                 let second = Some(Second { suite, header, signature, more_wraps: self.wraps.unwrap_or_default() });
-                Ok(Envelope { message_id, enc_session_key, nonce, tag, ciphertext, x: None, second })
+                checked(Envelope { message_id, enc_session_key, nonce, tag, ciphertext, x: None, second })
             }
             texts => Err(Error::malformed(first_missing(&texts), "missing")),
         }
     }
 }
 
-fn checked(message_id: Cow<'_, str>) -> Result<Cow<'_, str>> {
-    match message_id::fault(&message_id) {
+fn checked(envelope: Envelope<'_>) -> Result<Envelope<'_>> {
+    match message_id::fault(&envelope.message_id) {
         Some(fault) => Err(Error::malformed(Member::MessageId.name(), fault)),
-        None => Ok(message_id),
+        None => Ok(envelope),
     }
 }
 

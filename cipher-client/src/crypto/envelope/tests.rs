@@ -1,6 +1,6 @@
 //! The JSON form, good and bad.
 
-use super::json::{Members, usual_form};
+use super::json::{any_form, usual_form};
 use super::*;
 
 const WHOLE: [(&str, &str); 5] = [
@@ -40,9 +40,8 @@ fn the_usual_form_is_read_as_json_reads_it() {
     let written = write("m-1", "QUFB", &Nonce::Long([7; 16]), &[9; 16], b"text", None);
     let spaced = json(&WHOLE);
     for text in [&written, &spaced] {
-        let quick = usual_form(text).unwrap();
-        let full = serde_json::from_str::<Members<'_>>(text).unwrap();
-        assert_eq!(quick, full);
+        let (quick, full) = (usual_form(text).unwrap(), any_form(text).unwrap());
+        assert_eq!(format!("{quick:?}"), format!("{full:?}"));
         for end in 0..text.len() {
             assert!(usual_form(&text[..end]).is_none(), "cut at {end}");
         }
@@ -129,5 +128,40 @@ fn the_written_form_has_the_announced_length_and_reads_back() {
         assert_eq!(envelope.message_id(), "m-1");
         assert_eq!((parts.wrapped, parts.nonce, parts.tag), (b"AAA".to_vec(), nonce, [9; 16]));
         assert_eq!(parts.ciphertext, vec![5; len]);
+    }
+}
+
+/// It is read without the parser of JSON where it is written as usual: that must
+/// not let through what is no JSON.
+#[test]
+fn x_is_one_whole_value_in_every_form() {
+    let kid = format!("sha256:{}", "A".repeat(43));
+    let usual = format!(
+        concat!(
+            r#"{{"v":1,"kid":"{kid}","skid":"{kid}","signed":"session","session":"{session}","sig":"{sig}","#,
+            r#""seq":1,"ts":2,"ctx":{{"exchange":"e","routing_key":"k"}},"mac":"{session}"}}"#
+        ),
+        kid = kid,
+        session = "A".repeat(44),
+        sig = "A".repeat(88)
+    );
+    let with = |x: &str| write("m-1", "QUFB", &Nonce::Long([7; 16]), &[9; 16], b"text", Some(x));
+    let read = with(&usual);
+    assert!(matches!(Envelope::parse(&read).unwrap().x(), Some(X::Read(_))));
+    for other in [usual.replace(':', ": "), usual.replace("\"v\"", "\"\\u0076\""), r#"{"deep": [1, {}]}"#.into()] {
+        let text = with(&other);
+        assert!(matches!(Envelope::parse(&text).unwrap().x(), Some(X::Json(json)) if *json == other));
+    }
+    for end in 0..usual.len() {
+        assert!(matches!(fault(&with(&usual[..end])), ErrorKind::Malformed { .. }), "cut at {end}");
+    }
+    for junk in ["x", "}", ",", " 1", "\"", ",\"y\""] {
+        assert!(matches!(fault(&with(&format!("{usual}{junk}"))), ErrorKind::Malformed { .. }), "{junk}");
+    }
+    for (at, _) in usual.match_indices('A').step_by(13) {
+        for bad in ["\n", "\"", "\\"] {
+            let text = format!("{}{bad}{}", &usual[..at], &usual[at + 1..]);
+            assert!(matches!(fault(&with(&text)), ErrorKind::Malformed { .. }), "{bad:?} at {at}");
+        }
     }
 }

@@ -33,6 +33,8 @@ pub(in crate::crypto) const OAEP_LABEL: &[u8] = b"cipher/2";
 /// A public key.
 pub(in crate::crypto) struct RsaPublic {
     key: RsaPublicKey,
+    /// Bytes of the modulus. Asked for with every message, and counted from its limbs.
+    size: usize,
     #[cfg(feature = "aws-lc")]
     aws_lc: Option<aws_lc::Public>,
 }
@@ -46,6 +48,7 @@ impl RsaPublic {
         Self {
             #[cfg(feature = "aws-lc")]
             aws_lc: key.to_public_key_der().ok().and_then(|spki| aws_lc::Public::new(spki.as_bytes())),
+            size: key.size(),
             key,
         }
     }
@@ -60,7 +63,7 @@ impl RsaPublic {
 
     /// Bytes of a block: the length of the modulus.
     pub(in crate::crypto) fn size(&self) -> usize {
-        self.key.size()
+        self.size
     }
 
     /// Encrypts a short text.
@@ -168,7 +171,8 @@ mod tests {
         let public = key.public();
         assert!(key.aws_lc.is_some() && public.aws_lc.is_some());
         for oaep in [Oaep::Suite1, Oaep::Suite2] {
-            let by_rsa = RsaPublic { key: key.key.to_public_key(), aws_lc: None }.encrypt(oaep, &[5; 32]).unwrap();
+            let by_rsa =
+                RsaPublic { aws_lc: None, ..RsaPublic::new(key.key.to_public_key()) }.encrypt(oaep, &[5; 32]).unwrap();
             assert_eq!(key.decrypt(oaep, &by_rsa).unwrap()[..], [5; 32]);
             let by_aws_lc = public.encrypt(oaep, &[6; 32]).unwrap();
             let without = RsaPrivate { key: key.key.clone(), aws_lc: None };

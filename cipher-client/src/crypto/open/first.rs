@@ -9,7 +9,7 @@ use crate::crypto::keys::{PrivateInner, PrivateMaterial};
 use crate::crypto::opened::{Opened, Sender, Sequence, Suite};
 use crate::crypto::process::Moment;
 use crate::crypto::sequence::Order;
-use crate::crypto::signed::{Extension, Message, OpeningKey, OpeningSession, Session, Signing, Stamp};
+use crate::crypto::signed::{Extension, Message, OpeningKey, OpeningSession, Session, Signing, X};
 use crate::crypto::suite;
 use crate::crypto::unwrap::{Found, Secret};
 use crate::crypto::unwrap_cache::{CacheKey, Purpose};
@@ -39,9 +39,9 @@ impl Opener {
         if !self.suites.contains(Suite::One) {
             return Err(ErrorKind::Unsupported { what: "a suite that is not taken here" }.into());
         }
-        let x = envelope.x().filter(|_| self.senders.looks());
-        match x {
-            Some(x) => self.open_signed(envelope, parts, Extension::parse(x)?, moment),
+        match envelope.x().filter(|_| self.senders.looks()) {
+            Some(X::Read(x)) => self.open_signed(envelope, parts, x, moment),
+            Some(X::Json(json)) => self.open_signed(envelope, parts, &Extension::parse(json)?, moment),
             None => {
                 let sender = self.senders.check(None)?;
                 self.open_unsigned(envelope, parts, sender, moment)
@@ -83,7 +83,7 @@ impl Opener {
 
     /// With the one key that `x` names. The signature is checked before anything
     /// is unwrapped, the MAC before anything is decrypted.
-    fn open_signed(&self, envelope: &Envelope<'_>, parts: Parts, x: Extension<'_>, moment: Moment) -> Result<Opened> {
+    fn open_signed(&self, envelope: &Envelope<'_>, parts: Parts, x: &Extension<'_>, moment: Moment) -> Result<Opened> {
         let uniqueness = uniqueness(&parts);
         let Parts { wrapped, nonce, tag, mut ciphertext } = parts;
         let message =
@@ -94,16 +94,17 @@ impl Opener {
         let mac = x.mac()?;
         let key = self.keys.iter().find(is_named).ok_or(ErrorKind::Decrypt)?;
         let found = self.unwrapper.find(Purpose::One, key, &wrapped, moment)?;
-        let (sender, proof) = self.sender(&x, &message, &wrapped, &found)?;
-        let unlocked = self.unlock_found(key, found, &wrapped, moment)?;
-        let new = match proof {
+        let (sender, proof) = self.sender(x, &message, &wrapped, &found)?;
+        let session = match proof {
             Proof::Known => None,
-            Proof::New(session) => Some(OpeningSession::new(&x.head, session, &unlocked.key)),
-            // A message that a stranger signed is one that nobody did.
+            Proof::New(session) => Some(session),
+            // A message that a stranger signed is one that nobody did, also in what its failure costs.
             Proof::None => {
                 return self.open_unsigned(envelope, Parts { wrapped, nonce, tag, ciphertext }, sender, moment);
             }
         };
+        let unlocked = self.unlock_found(key, found, &wrapped, moment)?;
+        let new = session.map(|session| OpeningSession::new(&x.head, session, &unlocked.key));
         let session = new.as_ref().or_else(|| unlocked.key.session.get()).ok_or(ErrorKind::Decrypt)?;
         let checked = session.verify(&message, &x.stamp, &mac);
         if let Err(error) = checked.and_then(|()| unlocked.key.cipher.decrypt(&nonce, &mut ciphertext, tag)) {
@@ -118,8 +119,12 @@ impl Opener {
             // Another one that came first has been checked as well.
             let _ = unlocked.key.session.set(new);
         }
-        let opened = opened(envelope, ciphertext, uniqueness, sender, unlocked.name);
-        Ok(stamped(opened, x.stamp, sequence))
+        Ok(Opened {
+            sent_at: SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(x.stamp.sent_ms)),
+            context: x.stamp.context(),
+            sequence: Some(sequence),
+            ..opened(envelope, ciphertext, uniqueness, sender, unlocked.name)
+        })
     }
 
     /// Who signed, which is known already for most messages of a session.
@@ -188,11 +193,6 @@ fn opened(envelope: &Envelope<'_>, text: Vec<u8>, uniqueness: [u8; 32], sender: 
         part: None,
         origin,
     }
-}
-
-fn stamped(opened: Opened, stamp: Stamp<'_>, sequence: Sequence) -> Opened {
-    let sent_at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(stamp.sent_ms));
-    Opened { sent_at, context: stamp.into_context(), sequence: Some(sequence), ..opened }
 }
 
 pub(super) fn uniqueness(parts: &Parts) -> [u8; 32] {

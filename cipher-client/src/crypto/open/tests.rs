@@ -3,6 +3,7 @@
 use super::first::uniqueness;
 use super::*;
 use crate::crypto::envelope::Parts;
+use crate::crypto::process::Pid;
 use crate::crypto::suite;
 use crate::crypto::{Sealer, SessionPolicy, base64};
 
@@ -146,7 +147,7 @@ fn a_forked_child_goes_on_with_the_keys_it_knows() {
     let opener = opener(&[&key], small(1), start);
     let envelope = seal(&key);
     opener.open_at(&envelope, None, start).unwrap();
-    opener.open_at(&envelope, None, Moment { pid: start.pid + 1, ..start }).unwrap();
+    opener.open_at(&envelope, None, Moment { pid: Pid::child(), ..start }).unwrap();
     assert_eq!(opener.stats().unwraps, 1);
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::crypto::envelope::Envelope;
+use crate::crypto::process::Pid;
 use crate::crypto::{KeyKind, PrivateKey, SESSION_BYTES_MAX, SESSION_MESSAGES_MAX, open};
 
 const KIB: &[u8] = &[b'k'; 1024];
@@ -67,7 +68,7 @@ fn limits_over_the_hard_ones_are_refused() {
 fn a_forked_child_starts_its_own_session() {
     let sealer = Sealer::new(&key().public_key(), SessionPolicy::default()).unwrap();
     let parent = Moment::current();
-    let child = Moment { pid: parent.pid + 1, ..parent };
+    let child = Moment { pid: Pid::child(), ..parent };
     let before = sessions(&sealer, parent, &[0, 0]);
     let after = sessions(&sealer, child, &[0, 0]);
     assert_eq!((runs(&before), runs(&after)), (vec![2], vec![2]));
@@ -79,7 +80,7 @@ fn in_suite_2_as_well() {
     let key = PrivateKey::generate_kind(KeyKind::X25519).unwrap();
     let sealer = Sealer::new(&key.public_key(), SessionPolicy::default()).unwrap();
     let parent = Moment::current();
-    let child = Moment { pid: parent.pid + 1, ..parent };
+    let child = Moment { pid: Pid::child(), ..parent };
     let sequence = |moment| {
         let sealed = sealer.seal_at(None, &Context::default(), KIB, moment).unwrap();
         open(&sealed.envelope, &key).unwrap().sequence.unwrap()

@@ -25,9 +25,27 @@ pub(in crate::crypto) const X_WRITTEN_MAX: usize = X_BYTES_MAX;
 /// Largest number in it: beyond, not every reader of JSON keeps them apart.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
 
-const X: &str = "x";
+const X_NAME: &str = "x";
+
+/// The member `x` of an envelope.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and there is one an envelope")]
+pub(in crate::crypto) enum X<'a> {
+    /// In the form in which it is written here.
+    Read(Extension<'a>),
+    /// JSON, which need not be what `x` is to us.
+    Json(&'a str),
+}
+
+impl<'a> X<'a> {
+    /// `None`: not the usual form, and perhaps not JSON.
+    pub(in crate::crypto) fn usual_form(json: &'a str) -> Option<Self> {
+        usual_form(json).map(Self::Read)
+    }
+}
 
 /// What stands in `x`, read and not believed.
+#[derive(Debug)]
 pub(in crate::crypto) struct Extension<'a> {
     pub(in crate::crypto) head: Head<'a>,
     signature: Cow<'a, str>,
@@ -50,13 +68,9 @@ impl<'a> Extension<'a> {
     /// Reads the JSON of `x`.
     pub(in crate::crypto) fn parse(json: &'a str) -> Result<Self> {
         if json.len() > X_BYTES_MAX {
-            return Err(ErrorKind::TooLarge { what: X, bytes: json.len(), max: X_BYTES_MAX }.into());
+            return Err(ErrorKind::TooLarge { what: X_NAME, bytes: json.len(), max: X_BYTES_MAX }.into());
         }
-        let members = match usual_form(json) {
-            Some(members) => members,
-            None => any_form(json)?,
-        };
-        members.into_extension()
+        usual_form(json).map_or_else(|| any_form(json), Ok)
     }
 
     /// The signature: of the session or of this message, as the head says.
@@ -151,34 +165,9 @@ impl Signing {
             Self::EveryMessage => "message",
         }
     }
-}
 
-/// The members as they stand in the text.
-struct Members<'a> {
-    version: u64,
-    recipient: Cow<'a, str>,
-    sender: Cow<'a, str>,
-    signed: Cow<'a, str>,
-    session: Cow<'a, str>,
-    signature: Cow<'a, str>,
-    stamp: Stamp<'a>,
-    mac: Cow<'a, str>,
-}
-
-impl<'a> Members<'a> {
-    fn into_extension(self) -> Result<Extension<'a>> {
-        if self.version != 1 {
-            return Err(ErrorKind::Unsupported { what: "x of another version than 1" }.into());
-        }
-        let (recipient, sender, session) = (self.recipient, self.sender, self.session);
-        let (signing, of_session) = match &*self.signed {
-            "session" => (Signing::Session, self.signature.clone()),
-            "message" => (Signing::EveryMessage, Cow::Borrowed("")),
-            _ => return Err(Error::malformed("x.signed", "neither session nor message")),
-        };
-        check_stamp(&self.stamp)?;
-        let head = Head { signing, recipient, sender, session, signature: of_session };
-        Ok(Extension { head, signature: self.signature, stamp: self.stamp, mac: self.mac })
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Session, Self::EveryMessage].into_iter().find(|signing| signing.name() == name)
     }
 }
 
@@ -200,103 +189,97 @@ fn check_stamp(stamp: &Stamp<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether `json` is an `x` as it is written here: JSON, and nothing more.
-pub(in crate::crypto) fn is_usual_form(json: &str) -> bool {
-    usual_form(json).is_some()
-}
-
 /// Reads the form in which [`write`] writes, unless a name has escapes. `None`:
 /// read it as JSON at large, which gives the same and takes longer.
-fn usual_form(json: &str) -> Option<Members<'_>> {
+fn usual_form(json: &str) -> Option<Extension<'_>> {
     let mut text = Text(json);
-    text.skip(r#"{"v":1,"kid":"#)?;
-    let recipient = text.string()?;
-    text.skip(r#","skid":"#)?;
-    let sender = text.string()?;
-    text.skip(r#","signed":"#)?;
-    let signed = text.string()?;
-    text.skip(r#","session":"#)?;
-    let session = text.string()?;
-    text.skip(r#","sig":"#)?;
-    let signature = text.string()?;
-    text.skip(r#","seq":"#)?;
-    let number = text.number()?;
-    text.skip(r#","ts":"#)?;
-    let sent_ms = text.number()?;
-    text.skip(r#","ctx":{"exchange":"#)?;
-    let exchange = text.string()?;
-    text.skip(r#","routing_key":"#)?;
-    let routing_key = text.string()?;
-    let content_type = match text.skip(r#","content_type":"#) {
-        Some(()) => text.string()?,
-        None => Cow::Borrowed(""),
+    let recipient = text.after(r#"{"v":1,"kid":""#)?.plain(KID_TEXT_LEN)?;
+    let sender = text.after(r#"","skid":""#)?.plain(KID_TEXT_LEN)?;
+    let signing = text.after(r#"","signed":""#)?.plain(SIGNING_TEXT_LEN)?;
+    let session = text.after(r#"","session":""#)?.plain(base64::encoded_len(BOUNDS_LEN))?;
+    let signature = text.after(r#"","sig":""#)?.plain(base64::encoded_len(SIGNATURE_LEN))?;
+    let number = text.after(r#"","seq":"#)?.number()?;
+    let sent_ms = text.after(r#","ts":"#)?.number()?;
+    let exchange = text.after(r#","ctx":{"exchange":""#)?.name()?;
+    let routing_key = text.after(r#"","routing_key":""#)?.name()?;
+    let content_type = match text.after(r#"","content_type":""#) {
+        Some(text) => text.name()?,
+        None => "",
     };
-    text.skip(r#"},"mac":"#)?;
-    let mac = text.string()?;
-    text.skip("}")?;
+    let mac = text.after(r#""},"mac":""#)?.plain(base64::encoded_len(MAC_LEN))?;
+    if text.0 != "\"}" {
+        return None;
+    }
+    let (exchange, routing_key, content_type) = (exchange.into(), routing_key.into(), content_type.into());
     let stamp = Stamp { number, sent_ms, exchange, routing_key, content_type };
-    let members = Members { version: 1, recipient, sender, signed, session, signature, stamp, mac };
-    text.0.is_empty().then_some(members)
+    let (signing, of_session) = match Signing::from_name(signing)? {
+        Signing::Session => (Signing::Session, signature),
+        Signing::EveryMessage => (Signing::EveryMessage, ""),
+    };
+    let (recipient, sender, session) = (recipient.into(), sender.into(), session.into());
+    let head = Head { signing, recipient, sender, session, signature: of_session.into() };
+    Some(Extension { head, signature: signature.into(), stamp, mac: mac.into() })
 }
+
+/// Characters of a key id, `sha256:` and 32 bytes.
+const KID_TEXT_LEN: usize = 50;
+/// Both names of [`Signing`] have as many.
+const SIGNING_TEXT_LEN: usize = 7;
 
 /// What is left of a text that is read from its start.
 struct Text<'a>(&'a str);
 
 impl<'a> Text<'a> {
-    fn skip(&mut self, expected: &str) -> Option<()> {
+    /// Nothing is taken unless `expected` comes next.
+    fn after(&mut self, expected: &str) -> Option<&mut Self> {
         self.0 = self.0.strip_prefix(expected)?;
-        Some(())
+        Some(self)
     }
 
-    /// A string without escapes or what JSON forbids in it.
-    fn string(&mut self) -> Option<Cow<'a, str>> {
-        let rest = self.0.strip_prefix('"')?;
-        let end = memchr::memchr(b'"', rest.as_bytes())?;
-        let (text, rest) = rest.split_at(end);
-        if text.bytes().any(|byte| byte < b' ' || byte == b'\\') {
-            return None;
-        }
-        self.0 = &rest[1..];
-        Some(Cow::Borrowed(text))
+    /// So many characters of a string.
+    fn plain(&mut self, len: usize) -> Option<&'a str> {
+        let (text, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        is_plain(text).then_some(text)
+    }
+
+    /// A string up to its end, of at most as many bytes as a name has.
+    fn name(&mut self) -> Option<&'a str> {
+        let end = memchr::memchr(b'"', self.0.as_bytes())?;
+        if end > CONTEXT_FIELD_BYTES_MAX { None } else { self.plain(end) }
     }
 
     fn number(&mut self) -> Option<u64> {
-        let digits = self.0.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, rest) = self.0.split_at(digits);
-        self.0 = rest;
-        let is_plain = digits == 1 || !number.starts_with('0');
-        number.parse().ok().filter(|_| is_plain)
+        let mut number: u64 = 0;
+        let mut digits = 0;
+        while let Some(digit @ b'0'..=b'9') = self.0.as_bytes().get(digits) {
+            number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+            digits += 1;
+        }
+        let is_plain = digits == 1 || digits > 1 && !self.0.starts_with('0');
+        self.0 = &self.0[digits..];
+        Some(number).filter(|number| is_plain && *number <= NUMBER_MAX)
     }
 }
 
-fn any_form(json: &str) -> Result<Members<'_>> {
-    let not_read = |fault| Error::with_source(ErrorKind::Malformed { part: X, fault: NOT_READ }, fault);
+/// Whether `text` stands in a string of JSON as it is. Without a branch for each
+/// byte, so many are looked at together.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |is_plain, byte| is_plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\'))
+}
+
+fn any_form(json: &str) -> Result<Extension<'_>> {
+    let not_read = |fault| Error::with_source(ErrorKind::Malformed { part: X_NAME, fault: NOT_READ }, fault);
     // Structs are read from arrays as well.
     if !json.starts_with('{') {
-        return Err(Error::malformed(X, NOT_READ));
+        return Err(Error::malformed(X_NAME, NOT_READ));
     }
     let json: Json<'_> = serde_json::from_str(json).map_err(not_read)?;
     if !json.ctx.get().starts_with('{') {
         return Err(Error::malformed("x.ctx", "not an object"));
     }
     let context: JsonContext<'_> = serde_json::from_str(json.ctx.get()).map_err(not_read)?;
-    let content_type = context.content_type.unwrap_or_default();
-    Ok(Members {
-        version: json.v,
-        recipient: json.kid,
-        sender: json.skid,
-        signed: json.signed,
-        session: json.session,
-        signature: json.sig,
-        stamp: Stamp {
-            number: json.seq,
-            sent_ms: json.ts,
-            exchange: context.exchange,
-            routing_key: context.routing_key,
-            content_type,
-        },
-        mac: json.mac,
-    })
+    json.into_extension(context)
 }
 
 #[derive(Deserialize)]
@@ -319,6 +302,26 @@ struct Json<'a> {
     ctx: &'a RawValue,
     #[serde(borrow)]
     mac: Cow<'a, str>,
+}
+
+impl<'a> Json<'a> {
+    fn into_extension(self, context: JsonContext<'a>) -> Result<Extension<'a>> {
+        if self.v != 1 {
+            return Err(ErrorKind::Unsupported { what: "x of another version than 1" }.into());
+        }
+        let fault = Error::malformed("x.signed", "neither session nor message");
+        let (signing, of_session) = match Signing::from_name(&self.signed).ok_or(fault)? {
+            Signing::Session => (Signing::Session, self.sig.clone()),
+            Signing::EveryMessage => (Signing::EveryMessage, Cow::Borrowed("")),
+        };
+        let JsonContext { exchange, routing_key, content_type } = context;
+        let content_type = content_type.unwrap_or_default();
+        let stamp = Stamp { number: self.seq, sent_ms: self.ts, exchange, routing_key, content_type };
+        check_stamp(&stamp)?;
+        let (recipient, sender, session) = (self.kid, self.skid, self.session);
+        let head = Head { signing, recipient, sender, session, signature: of_session };
+        Ok(Extension { head, signature: self.sig, stamp, mac: self.mac })
+    }
 }
 
 #[derive(Deserialize)]
