@@ -164,9 +164,21 @@ pub enum ErrorKind {
         /// What does not fit.
         what: &'static str,
     },
-    /// What was sealed could not be written to the stream it was meant for.
-    #[error("the stream that is sealed into")]
+    /// The stream that is sealed into, or opened from, has failed: the source
+    /// says how.
+    #[error("the stream that is sealed into or opened from")]
     Stream,
+    /// Parts of a message did not come in the time that they have
+    /// ([`crate::crypto::PartLimits`]). Those that came went back to the queue.
+    #[error("message {message_id} is incomplete: {missing} of its {count} parts did not come in time")]
+    Incomplete {
+        /// The id of the whole message.
+        message_id: String,
+        /// Parts that did not come.
+        missing: u32,
+        /// Parts that it has.
+        count: u32,
+    },
 }
 
 impl Error {

@@ -327,11 +327,11 @@ def parts():
     """Messages in parts: delivered whole or not at all."""
     text, file = expand(1000), bytes(range(16, 32))
 
-    def part(index, piece, count=3, whole=1000, secret="parts", name="scan", file=file, **fields):
+    def part(index, piece, count=3, whole=1000, secret="parts", name="scan", file=file, number=9, **fields):
         content_key = hashlib.sha256(secret.encode()).digest()
         to = [key("x25519-a")]
         wraps = made.setdefault(secret, [to[0].wrap(content_key)])
-        return write(seal(piece, to, f"{name}/{index}", content_key=content_key, wraps=wraps, session=bytes(16), number=index,
+        return write(seal(piece, to, f"{name}/{file.hex()}/{index}", content_key=content_key, wraps=wraps, session=bytes(16), number=number,
                           part=(file, index, count, whole), **{**CONTEXT, **fields}))
 
     made = {}
@@ -349,6 +349,7 @@ def parts():
     for name, other in {
         "of-another-count": part(1, text[400:800], count=4), "of-another-size": part(1, text[400:800], whole=1001),
         "of-another-id": part(1, text[400:800], name="other"), "too-long": part(1, text[400:]), "of-another-context": part(1, text[400:800], exchange="x"),
+        "of-another-number": part(1, text[400:800], number=10),
     }.items():
         yield {"id": f"part-{name}", "result": "invalid", "envelopes": [a, other, c], "expect": "malformed:hdr"}
     yield {"id": "too-short-together", "result": "invalid", "envelopes": [a, b, part(2, text[800:999])], "expect": "malformed:hdr"}

@@ -140,8 +140,8 @@ def test_parts_go_both_ways():
     content_key, file = os.urandom(32), os.urandom(16)
     wraps, collector, whole = [party.to_us.wrap(content_key)], ciphermq.PartCollector(), []
     for n in (2, 0, 1):
-        members = oracle.seal(text[n * 40_000:(n + 1) * 40_000], [party.to_us], f"scan/{n}", content_key=content_key, wraps=wraps,
-                              session=bytes(16), number=n, part=(file, n, 3, len(text)))
+        members = oracle.seal(text[n * 40_000:(n + 1) * 40_000], [party.to_us], f"scan/{file.hex()}/{n}", content_key=content_key, wraps=wraps,
+                              session=bytes(16), number=5, part=(file, n, 3, len(text)))
         whole.append(collector.add(ciphermq.Opener(party.ours).open(oracle.write(members))))
     assert whole[:2] == [None, None] and (whole[2].plaintext, whole[2].message_id) == (text, "scan")
 

@@ -245,8 +245,9 @@ def join(opened):
     """A message in parts: all under one content key, of one file and one place."""
     (count, size, _, _, exchange), = {(
         *one["part"][2:], one["part"][0], one["content_key"], one["context"][0]) for one in opened}
-    message_id = opened[0]["message_id"].rpartition("/")[0]
-    assert all(one["message_id"] == f"{message_id}/{one['part'][1]}" for one in opened)
+    message_id, file = opened[0]["message_id"].partition("/")[0], opened[0]["part"][0].hex()
+    assert all(one["message_id"] == f"{message_id}/{file}/{one['part'][1]}" for one in opened)
+    assert len({(one["session"], one["number"]) for one in opened}) == 1
     parts = {one["part"][1]: one["plaintext"] for one in opened}
     text = b"".join(parts[index] for index in sorted(parts))
     assert len(parts) == count and len(text) == size

@@ -42,7 +42,8 @@ pub use kid::Kid;
 pub use open::{OpenPolicy, Opener, OpenerBuilder, OpenerStats, open};
 pub use opened::{Opened, Sender, Sequence, Suite, SuiteSet};
 pub use parts::{
-    Collected, PART_BYTES_MAX, PARTED_BYTES_MAX, PARTS_MAX, Part, PartCollector, PartLimits, RefusedPart, SealedParts,
+    Collected, GivenUp, PART_BYTES_DEFAULT, PART_BYTES_MAX, PARTED_BYTES_MAX, PARTS_MAX, Part, PartCollector,
+    PartLimits, PartSealer, RefusedPart, SealedParts, SpooledReader, SpooledText,
 };
 pub use passphrase::{PASSPHRASE_BYTES_MAX, Passphrase};
 pub use seal::{Sealed, Sealer, SealerBuilder, seal};

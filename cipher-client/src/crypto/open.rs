@@ -2,6 +2,7 @@
 
 mod first;
 
+use std::io::{Read, Seek};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,9 +15,10 @@ use super::opened::{Opened, Sender, SuiteSet};
 use super::process::{Moment, PerProcess};
 use super::sequence::{Order, Sequences};
 use super::suite2::open::{self as second, Opening};
+use super::suite2::source::{self, Source};
 use super::suite2::stream::OpenReader;
 use super::unwrap::Unwrapper;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::trust::SenderPolicy;
 
 /// Opens an envelope sealed to `key`. Calls with the same key share an
@@ -268,7 +270,7 @@ impl Opener {
     }
 
     /// Opens an envelope of suite 2 a piece at a time: the text is not in memory
-    /// as a whole, nor is the envelope a second time. Who sent it is checked
+    /// as a whole, nor is the envelope a second time. Who sealed it is checked
     /// before this returns.
     ///
     /// What is read is authentic as far as it goes; that it is whole is known
@@ -278,15 +280,74 @@ impl Opener {
     ///
     /// As [`Opener::open`]; [`ErrorKind::Unsupported`] for suite 1, whose text
     /// is authenticated as a whole.
-    pub fn open_reader<'a>(&self, envelope: &'a str) -> Result<OpenReader<'a>> {
-        let moment = Moment::current();
-        let parsed = Envelope::parse(envelope)?;
+    pub fn open_reader<'a>(&'a self, envelope: &'a str) -> Result<OpenReader<'a>> {
+        let envelope = Envelope::parse(envelope)?;
+        self.read(&envelope, Source::Text(envelope.ciphertext_text()), None)
+    }
+
+    /// The same for an envelope that was delivered with this exchange and routing
+    /// key, as [`Opener::open_for`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Opener::open_reader`], and [`ErrorKind::Misdirected`] by [`ContextPolicy`].
+    pub fn open_reader_for<'a>(&'a self, envelope: &'a str, delivered: &Context) -> Result<OpenReader<'a>> {
+        let envelope = Envelope::parse(envelope)?;
+        self.read(&envelope, Source::Text(envelope.ciphertext_text()), Some(delivered))
+    }
+
+    /// Opens an envelope in a file: neither the text nor the envelope is in
+    /// memory as a whole. It is read twice if its sender signed it for several
+    /// recipients. `delivered` is compared as by [`Opener::open_for`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Opener::open_reader_for`]; [`ErrorKind::Malformed`] for an envelope
+    /// with its members in another order than a sealer writes them, or with
+    /// spaces between them; [`ErrorKind::Stream`] with the fault of the file.
+    pub fn open_stream<'a>(
+        &'a self,
+        envelope: impl Read + Seek + Send + 'a,
+        delivered: Option<&Context>,
+    ) -> Result<OpenReader<'a>> {
+        let (frame, source) = source::split(envelope)?;
+        self.read(&Envelope::parse(&frame)?, source, delivered)
+    }
+
+    fn read<'a>(
+        &'a self,
+        envelope: &Envelope<'_>,
+        source: Source<'a>,
+        delivered: Option<&Context>,
+    ) -> Result<OpenReader<'a>> {
         let second =
-            parsed.second().ok_or(ErrorKind::Unsupported { what: "suite 1, which is not opened in pieces" })?;
+            envelope.second().ok_or(ErrorKind::Unsupported { what: "suite 1, which is not opened in pieces" })?;
         let hdr = second::header_bytes(second)?;
-        let reader = OpenReader::new(&self.opening(moment), &parsed, second, &hdr);
-        self.count(&reader);
-        reader
+        let reader = OpenReader::new(self, &self.opening(Moment::current()), envelope, second, &hdr, source);
+        let reader = reader.inspect_err(|error| self.count_failure(error))?;
+        if let Some(delivered) = delivered {
+            let message = reader.message();
+            self.expected.check(message.context.as_ref(), delivered, &message.message_id)?;
+        }
+        Ok(reader)
+    }
+
+    /// A reader has come to the end of its message, or to where it does not open.
+    pub(super) fn was_read(&self, opened: &mut Opened, is_whole: bool) {
+        match is_whole {
+            true => {
+                self.opened.fetch_add(1, Ordering::Relaxed);
+                self.place(opened, Moment::current());
+            }
+            false => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    /// Notes the place of a message that a [`PartCollector`](super::PartCollector)
+    /// has put together, and sets its [`order`](Opened::order). Its parts have no
+    /// places of their own.
+    pub fn note_whole(&self, message: &mut Opened) {
+        self.place(message, Moment::current());
     }
 
     /// Forgets every session key.
@@ -324,7 +385,7 @@ impl Opener {
             if let Some(delivered) = delivered {
                 self.expected.check(opened.context.as_ref(), delivered, &opened.message_id)?;
             }
-            self.note(opened, moment);
+            self.place(opened, moment);
         }
         outcome
     }
@@ -335,17 +396,23 @@ impl Opener {
     }
 
     fn count<T>(&self, outcome: &Result<T>) {
-        let count = match outcome {
-            Ok(_) => &self.opened,
-            Err(error) if *error.kind() == ErrorKind::Throttled => &self.throttled,
-            Err(_) => &self.failed,
+        match outcome {
+            Ok(_) => drop(self.opened.fetch_add(1, Ordering::Relaxed)),
+            Err(error) => self.count_failure(error),
+        }
+    }
+
+    fn count_failure(&self, error: &Error) {
+        let count = match error.kind() {
+            ErrorKind::Throttled => &self.throttled,
+            _ => &self.failed,
         };
         count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes the place of a message that a known sender signed. A part of a
-    /// larger message has its own numbers.
-    fn note(&self, opened: &mut Opened, moment: Moment) {
+    /// larger message has that of the whole.
+    fn place(&self, opened: &mut Opened, moment: Moment) {
         let (Sender::Signed(kid), Some(sequence), None) = (&opened.sender, &opened.sequence, &opened.part) else {
             return;
         };

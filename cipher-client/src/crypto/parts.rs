@@ -1,9 +1,9 @@
 //! Messages larger than a line: sealed in parts, delivered whole or not at all.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+mod collect;
+mod spool;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -14,8 +14,13 @@ use super::process::Moment;
 use super::seal::{Sealed, Sealer, unix_ms};
 use super::session::Turn;
 use super::suite;
+use super::suite2::padding::{Padding, longest_unpadded};
 use super::suite2::seal::{Request, Sealing, Secret};
+use super::suite2::stream::longest_text;
 use crate::error::{Error, ErrorKind, Result};
+
+pub use collect::{Collected, GivenUp, PartCollector, PartLimits, RefusedPart};
+pub use spool::{SpooledReader, SpooledText};
 
 /// Most parts of a message.
 pub const PARTS_MAX: u32 = 1 << 16;
@@ -23,6 +28,9 @@ pub const PARTS_MAX: u32 = 1 << 16;
 pub const PARTED_BYTES_MAX: u64 = 1 << 36;
 /// Most bytes of a part, before padding and compression.
 pub const PART_BYTES_MAX: usize = 32 << 20;
+/// Least bytes of a part whose size was left to the sealer: shorter ones cost
+/// more in frames than they save in memory.
+pub const PART_BYTES_DEFAULT: usize = 64 << 10;
 
 /// Which part of a larger message a message is. Its header binds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,11 +47,13 @@ pub struct Part {
 
 impl Sealer {
     /// Seals a text in parts of `part_bytes` (the last one may be shorter), each
-    /// a message of its own to publish. Part *n* of message `id` has the id
-    /// `id/n`. A [`PartCollector`] puts them together again.
+    /// a message of its own to publish. A [`PartCollector`] puts them together
+    /// again, and so does a [`Consumer`](crate::Consumer).
     ///
     /// All parts come under one session key, whatever the policy: a part that was
-    /// sealed by somebody else, or for another message, does not fit.
+    /// sealed by somebody else, or for another message, does not fit. Their ids
+    /// are `<id>/<random>/<n>`, the random part another for each sealing: parts of
+    /// a message that was cut off do not get in the way of those of its second try.
     ///
     /// # Errors
     ///
@@ -51,60 +61,129 @@ impl Sealer {
     /// for more than [`PARTS_MAX`] parts, and for suite 1;
     /// [`ErrorKind::TooLarge`], [`ErrorKind::MessageId`], [`ErrorKind::Random`].
     pub fn seal_parts<'a>(
-        &'a self,
-        context: &'a Context,
+        &self,
+        context: &Context,
         id: Option<&str>,
         text: &'a [u8],
         part_bytes: usize,
     ) -> Result<SealedParts<'a>> {
-        let sealing = self.second()?;
-        context.check()?;
-        let count = count_of(text.len(), part_bytes)?;
-        let file = suite::random()?;
-        let id = id.map_or_else(|| message_id::from_random(file), str::to_owned);
-        message_id::check(&part_id(&id, count))?;
-        let sent_ms = unix_ms();
-        let secret = sealing.file_secret(sent_ms, FILE_LIFETIME_MS)?;
-        let next = Part { file, index: 0, count, bytes: text.len() as u64 };
-        Ok(SealedParts { sealing, secret, context, id, rest: text, part_bytes, next, sent_ms })
+        let sealer = self.part_sealer(context, id, text.len() as u64, part_bytes)?;
+        Ok(SealedParts { sealer, rest: text })
+    }
+
+    /// The same for a text of `bytes` that comes a part at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sealer::seal_parts`].
+    pub fn part_sealer(
+        &self,
+        context: &Context,
+        id: Option<&str>,
+        bytes: u64,
+        part_bytes: usize,
+    ) -> Result<PartSealer> {
+        PartSealer::new(Arc::clone(self.second()?), context, id, bytes, |_| Ok(part_bytes))
+    }
+
+    /// The same, in parts as large as they need to be and as fit into lines of
+    /// `line_bytes`, which a broker says are the longest that it takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sealer::seal_parts`]; [`ErrorKind::TooLarge`] for a text of more
+    /// parts than there may be.
+    pub fn part_sealer_for_lines(
+        &self,
+        context: &Context,
+        id: Option<&str>,
+        bytes: u64,
+        line_bytes: usize,
+    ) -> Result<PartSealer> {
+        let sealing = Arc::clone(self.second()?);
+        let is_padded = sealing.padding == Padding::Padme;
+        PartSealer::new(sealing, context, id, bytes, |frame_len| {
+            let fitting = longest_text(frame_len.saturating_add(COMMAND_BYTES), line_bytes);
+            let fitting = if is_padded { longest_unpadded(fitting) } else { fitting };
+            let needed = usize::try_from(bytes.div_ceil(PARTS_AIMED_AT.into())).unwrap_or(usize::MAX);
+            Ok(needed.max(PART_BYTES_DEFAULT).min(fitting).min(PART_BYTES_MAX))
+        })
     }
 }
 
 /// For how long the key of a message in parts is used: sealing them goes as fast
 /// as they are published.
 const FILE_LIFETIME_MS: u64 = 24 * 60 * 60 * 1000;
+/// Parts get longer beyond so many of them.
+const PARTS_AIMED_AT: u32 = 4096;
+/// What stands round an envelope in the line that publishes it.
+const COMMAND_BYTES: usize = 1024;
 
-fn count_of(bytes: usize, part_bytes: usize) -> Result<u32> {
+fn count_of(bytes: u64, part_bytes: usize) -> Result<u32> {
     if !(1..=PART_BYTES_MAX).contains(&part_bytes) {
         return Err(ErrorKind::Option { option: "part_bytes", reason: "1 to 33554432" }.into());
     }
-    if bytes as u64 > PARTED_BYTES_MAX {
+    if bytes > PARTED_BYTES_MAX {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         return Err(ErrorKind::TooLarge { what: "plaintext", bytes, max: PARTED_BYTES_MAX as usize }.into());
     }
-    let count = bytes.div_ceil(part_bytes).max(1);
+    let count = bytes.div_ceil(part_bytes as u64).max(1);
     let reason = "so small that there are more than 65536 parts";
     let count = u32::try_from(count).ok().filter(|count| *count <= PARTS_MAX);
     count.ok_or(ErrorKind::Option { option: "part_bytes", reason }.into())
 }
 
-fn part_id(id: &str, index: u32) -> String {
-    format!("{id}/{index}")
-}
-
-/// The parts of one message, sealed as they are asked for.
+/// Seals the parts of one message, in their order.
+///
+/// ```
+/// # use cipher_client::crypto::{Context, KeyKind, PrivateKey, Sealer};
+/// # let key = PrivateKey::generate_kind(KeyKind::X25519)?;
+/// # let sealer = Sealer::new(&key.public_key(), Default::default())?;
+/// let mut parts = sealer.part_sealer(&Context::new("scans", "eu"), None, 25, 10)?;
+/// while let Some(len) = parts.next_len() {
+///     let sealed = parts.seal_next(&vec![0; len])?;
+///     println!("{}", sealed.message_id);
+/// }
+/// # Ok::<(), cipher_client::Error>(())
+/// ```
 #[must_use = "nothing is sealed unless it is asked for"]
-pub struct SealedParts<'a> {
-    sealing: &'a Sealing,
+pub struct PartSealer {
+    sealing: Arc<Sealing>,
     secret: Arc<Secret>,
-    context: &'a Context,
+    context: Context,
     id: String,
-    rest: &'a [u8],
     part_bytes: usize,
+    left: u64,
     next: Part,
+    /// The place of the message among those of the sealer.
+    number: u64,
     sent_ms: u64,
 }
 
-impl SealedParts<'_> {
+impl PartSealer {
+    fn new(
+        sealing: Arc<Sealing>,
+        context: &Context,
+        id: Option<&str>,
+        bytes: u64,
+        part_bytes: impl FnOnce(usize) -> Result<usize>,
+    ) -> Result<Self> {
+        context.check()?;
+        let file = suite::random()?;
+        let id = id.map_or_else(|| message_id::from_random(file), str::to_owned);
+        let longest_id = part_id(&id, &file, PARTS_MAX);
+        message_id::check(&longest_id)?;
+        let (sent_ms, moment) = (unix_ms(), Moment::current());
+        let secret = sealing.file_secret(moment, sent_ms, FILE_LIFETIME_MS)?;
+        // No part has a longer frame than the last one that there can be.
+        let last = Part { file, index: PARTS_MAX - 1, count: PARTS_MAX, bytes };
+        let request = Request { message_id: Some(&longest_id), context, part: Some(last), moment, sent_ms };
+        let part_bytes = part_bytes(sealing.part_frame_len(request, &secret)?)?;
+        let next = Part { index: 0, count: count_of(bytes, part_bytes)?, ..last };
+        let number = sealing.file_number(moment);
+        Ok(Self { sealing, secret, context: context.clone(), id, part_bytes, left: bytes, next, number, sent_ms })
+    }
+
     /// The id of the whole message.
     pub fn message_id(&self) -> &str {
         &self.id
@@ -115,12 +194,51 @@ impl SealedParts<'_> {
         self.next.count
     }
 
-    fn seal(&self, part: Part, text: &[u8]) -> Result<Sealed> {
-        let id = part_id(&self.id, part.index);
-        let turn = Turn { secret: Arc::clone(&self.secret), number: u64::from(part.index) };
+    /// How long the next part has to be; `None` after the last.
+    pub fn next_len(&self) -> Option<usize> {
+        let len = usize::try_from(self.left).map_or(self.part_bytes, |left| left.min(self.part_bytes));
+        (self.next.index < self.next.count).then_some(len)
+    }
+
+    /// Seals the next part.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Option`] for a text that is not as long as
+    /// [`next_len`](Self::next_len) says; those of sealing. After one the same
+    /// part can be tried again.
+    pub fn seal_next(&mut self, text: &[u8]) -> Result<Sealed> {
+        if self.next_len() != Some(text.len()) {
+            return Err(ErrorKind::Option { option: "text", reason: "as long as the next part has to be" }.into());
+        }
+        let part = self.next;
+        let id = part_id(&self.id, &part.file, part.index);
+        let turn = Turn { secret: Arc::clone(&self.secret), number: self.number };
         let (message_id, part, moment) = (Some(id.as_str()), Some(part), Moment::current());
-        let request = Request { message_id, context: self.context, part, moment, sent_ms: self.sent_ms };
-        self.sealing.seal_part(request, turn, text)
+        let request = Request { message_id, context: &self.context, part, moment, sent_ms: self.sent_ms };
+        let sealed = self.sealing.seal_part(request, turn, text)?;
+        self.left -= text.len() as u64;
+        self.next.index += 1;
+        Ok(sealed)
+    }
+}
+
+/// The parts of a text at hand, sealed as they are asked for.
+#[must_use = "nothing is sealed unless it is asked for"]
+pub struct SealedParts<'a> {
+    sealer: PartSealer,
+    rest: &'a [u8],
+}
+
+impl SealedParts<'_> {
+    /// The id of the whole message.
+    pub fn message_id(&self) -> &str {
+        self.sealer.message_id()
+    }
+
+    /// How many parts there are.
+    pub fn parts(&self) -> u32 {
+        self.sealer.parts()
     }
 }
 
@@ -128,246 +246,41 @@ impl Iterator for SealedParts<'_> {
     type Item = Result<Sealed>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let part = self.next;
-        if part.index == part.count {
-            return None;
+        let (text, rest) = self.rest.split_at(self.sealer.next_len()?);
+        let sealed = self.sealer.seal_next(text);
+        match sealed.is_ok() {
+            true => self.rest = rest,
+            // A part that cannot be sealed makes the rest useless.
+            false => self.sealer.next.index = self.sealer.next.count,
         }
-        let (text, rest) = self.rest.split_at(self.part_bytes.min(self.rest.len()));
-        self.rest = rest;
-        self.next.index += 1;
-        Some(self.seal(part, text))
+        Some(sealed)
     }
 }
 
-/// The bounds of a [`PartCollector`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartLimits {
-    /// Messages that are incomplete at a time. 16.
-    pub messages: usize,
-    /// Bytes of parts held, of all messages together. 256 MiB.
-    pub bytes: usize,
-    /// How long a message may stay incomplete after its first part. 10 minutes.
-    pub age: Duration,
+/// The id of a part.
+fn part_id(id: &str, file: &[u8; 16], index: u32) -> String {
+    format!("{id}/{:032x}/{index}", u128::from_be_bytes(*file))
 }
 
-impl Default for PartLimits {
-    fn default() -> Self {
-        Self { messages: 16, bytes: 256 << 20, age: Duration::from_secs(600) }
-    }
-}
-
-/// Puts parts together. They may come in any order, and more than once.
-///
-/// A part comes with a `token`, by which to settle it: the delivery it came in,
-/// say. Tokens come back when the message is whole, so that no part is
-/// acknowledged before all of them are there; those of a message that is given
-/// up are dropped, which puts a [`crate::Delivery`] back into its queue. While a
-/// message is incomplete its deliveries are leased: collect what comes within
-/// the lease of its queue, or [`touch`](crate::Delivery::touch) them.
-///
-/// Parts belong together if they were sealed under one session key: what somebody
-/// else seals, with whatever ids, is another message.
-pub struct PartCollector<Token = ()> {
-    limits: PartLimits,
-    incomplete: HashMap<Name, Incomplete<Token>>,
-    bytes: usize,
-}
-
-/// The session key it came under, and the message.
-type Name = ([u8; 32], [u8; 16]);
-
-struct Incomplete<Token> {
-    /// The first part that came, without its text.
-    like: Opened,
-    part: Part,
-    id: String,
-    parts: BTreeMap<u32, (Vec<u8>, Token)>,
-    bytes: u64,
-    expires: Instant,
-}
-
-/// What became of a part.
-#[derive(Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "taken apart where it is given")]
-pub enum Collected<Token> {
-    /// It was the last one missing, or a message that was never in parts.
-    Whole {
-        /// The message.
-        message: Opened,
-        /// The tokens of its parts, in their order.
-        tokens: Vec<Token>,
-    },
-    /// It is kept until the others come.
-    Kept,
-    /// It was there already. The new token is kept in place of the one given back.
-    Repeated(Token),
-    /// There is no room for another incomplete message: give it back, for later.
-    NoRoom(Token),
-}
-
-/// A part that does not fit the others of its message.
-pub struct RefusedPart<Token> {
-    /// Why.
-    pub error: Error,
-    /// Its token.
-    pub token: Token,
-}
-
-impl<Token> PartCollector<Token> {
-    /// A collector that holds nothing.
-    pub fn new(limits: PartLimits) -> Self {
-        Self { limits, incomplete: HashMap::new(), bytes: 0 }
+impl Opened {
+    /// The id of the message that this is a part of.
+    pub fn whole_id(&self) -> Option<&str> {
+        let part = self.part.as_ref()?;
+        let id = self.message_id.strip_suffix(&part_id("", &part.file, part.index))?;
+        (!id.is_empty()).then_some(id)
     }
 
-    /// Takes an opened message, which may be a part.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Malformed`] for a part that contradicts the others of its
-    /// message. Its sender has sealed both: nobody else can make it.
-    pub fn add(&mut self, opened: Opened, token: Token, now: Instant) -> Result<Collected<Token>, RefusedPart<Token>> {
-        self.expire(now);
-        let Some(part) = opened.part else {
-            return Ok(Collected::Whole { message: opened, tokens: vec![token] });
-        };
-        let name = (opened.origin, part.file);
-        if let Err(error) = self.check(&name, &opened, part) {
-            return Err(RefusedPart { error, token });
-        }
-        let known = self.incomplete.get_mut(&name);
-        let is_new = known.is_none();
-        // One that is held already takes no room.
-        if let Some(known) = known.and_then(|message| message.parts.get_mut(&part.index)) {
-            return Ok(Collected::Repeated(std::mem::replace(&mut known.1, token)));
-        }
-        let has_room = self.bytes.saturating_add(opened.plaintext.len()) <= self.limits.bytes;
-        if !has_room || is_new && self.incomplete.len() >= self.limits.messages {
-            return Ok(Collected::NoRoom(token));
-        }
-        let expires = now + self.limits.age;
-        let message = self.incomplete.entry(name).or_insert_with(|| Incomplete::new(&opened, part, expires));
-        self.bytes += opened.plaintext.len();
-        message.bytes += opened.plaintext.len() as u64;
-        message.parts.insert(part.index, (opened.plaintext, token));
-        if message.parts.len() < part.count as usize {
-            return Ok(Collected::Kept);
-        }
-        let message = self.incomplete.remove(&name).expect("it was found just now");
-        self.bytes -= message.bytes as usize;
-        Ok(message.into_whole(name))
-    }
-
-    /// Gives up what has been incomplete for too long; says how many messages.
-    pub fn expire(&mut self, now: Instant) -> usize {
-        let before = self.incomplete.len();
-        let bytes = &mut self.bytes;
-        self.incomplete.retain(|_, message| {
-            let is_live = now < message.expires;
-            if !is_live {
-                *bytes -= message.bytes as usize;
-            }
-            is_live
-        });
-        before - self.incomplete.len()
-    }
-
-    /// Messages that are incomplete.
-    pub fn incomplete(&self) -> usize {
-        self.incomplete.len()
-    }
-
-    /// Bytes of parts held.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether a part fits the others, and the message the limits.
-    fn check(&self, name: &Name, opened: &Opened, part: Part) -> Result<()> {
-        if part.count > PARTS_MAX || part.bytes > self.limits.bytes as u64 {
-            let max = self.limits.bytes;
-            let bytes = usize::try_from(part.bytes).unwrap_or(usize::MAX);
-            return Err(ErrorKind::TooLarge { what: "message in parts", bytes, max }.into());
-        }
-        let id = whole_id(opened, part).ok_or_else(not_like_the_others)?;
-        let Some(message) = self.incomplete.get(name) else {
-            return fits(0, opened.plaintext.len(), part, part.count == 1);
-        };
-        if !message.is_like(opened, part, id) {
-            return Err(not_like_the_others());
-        }
-        if message.parts.contains_key(&part.index) {
-            return Ok(());
-        }
-        let is_last = message.parts.len() + 1 == part.count as usize;
-        fits(message.bytes, opened.plaintext.len(), part, is_last)
-    }
-}
-
-/// Whether the parts together are as long as they say.
-fn fits(held: u64, len: usize, part: Part, is_last: bool) -> Result<()> {
-    match held.saturating_add(len as u64) {
-        bytes if bytes > part.bytes || is_last && bytes < part.bytes => Err(not_like_the_others()),
-        _ => Ok(()),
-    }
-}
-
-/// The id of the message, out of that of a part.
-fn whole_id(opened: &Opened, part: Part) -> Option<&str> {
-    let (id, index) = opened.message_id.rsplit_once('/')?;
-    (index == part.index.to_string() && !id.is_empty()).then_some(id)
-}
-
-impl<Token> Incomplete<Token> {
-    fn new(opened: &Opened, part: Part, expires: Instant) -> Self {
-        let id = whole_id(opened, part).unwrap_or_default().to_owned();
-        let like = opened.without_text();
-        Self { like, part, id, parts: BTreeMap::new(), bytes: 0, expires }
-    }
-
-    fn is_like(&self, opened: &Opened, part: Part, id: &str) -> bool {
-        let Opened { suite, sender, context, .. } = &self.like;
-        (self.id.as_str(), *suite, *sender, context) == (id, opened.suite, opened.sender, &opened.context)
-            && (self.part.count, self.part.bytes) == (part.count, part.bytes)
-    }
-
-    fn into_whole(self, (origin, file): Name) -> Collected<Token> {
-        // Memory is taken as it is written to, and that of a part given back then.
-        let mut plaintext = Vec::with_capacity(self.bytes as usize);
-        let mut tokens = Vec::with_capacity(self.parts.len());
-        for (text, token) in self.parts.into_values() {
-            plaintext.extend_from_slice(&text);
-            tokens.push(token);
-        }
-        let uniqueness = Sha256::new().chain_update(UNIQUENESS_DOMAIN).chain_update(origin).chain_update(file);
-        let message = Opened {
-            message_id: self.id,
-            plaintext,
-            uniqueness: uniqueness.finalize().into(),
-            sequence: None,
-            part: None,
-            ..self.like
-        };
-        Collected::Whole { message, tokens }
+    /// What the message that this is a part of has as its
+    /// [`uniqueness`](Self::uniqueness).
+    pub fn whole_uniqueness(&self) -> Option<[u8; 32]> {
+        let part = self.part.as_ref()?;
+        let digest = Sha256::new().chain_update(UNIQUENESS_DOMAIN).chain_update(self.origin).chain_update(part.file);
+        Some(digest.finalize().into())
     }
 }
 
 /// Two messages in parts never come under one session key with one file id.
 const UNIQUENESS_DOMAIN: &[u8] = b"cipher/parts/2";
-
-impl<Token> fmt::Debug for RefusedPart<Token> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefusedPart").field("error", &self.error).finish_non_exhaustive()
-    }
-}
-
-impl<Token> fmt::Debug for PartCollector<Token> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PartCollector")
-            .field("incomplete", &self.incomplete.len())
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
 
 fn not_like_the_others() -> Error {
     Error::malformed("hdr", "a part that does not fit the others of its message")

@@ -85,7 +85,7 @@ pub struct Sealer(Target);
 
 enum Target {
     One(First),
-    Two(Box<Sealing>),
+    Two(Arc<Sealing>),
 }
 
 /// What a [`Sealer`] can be told beside its recipients.
@@ -162,7 +162,7 @@ impl SealerBuilder {
                 }
                 let Self { recipients, identity, padding, compression, session, .. } = self;
                 let sealing = Sealing::new(suite, recipients, identity, padding, compression, session)?;
-                Ok(Sealer(Target::Two(Box::new(sealing))))
+                Ok(Sealer(Target::Two(Arc::new(sealing))))
             }
         }
     }
@@ -271,8 +271,7 @@ impl Sealer {
     ///
     /// # Errors
     ///
-    /// As [`Sealer::seal_for_with_id`]; [`ErrorKind::Option`] for suite 1, and
-    /// for compression: what is written can be compressed before.
+    /// As [`Sealer::seal_for_with_id`]; [`ErrorKind::Option`] for suite 1.
     pub fn seal_writer<W: Write>(&self, context: &Context, id: Option<&str>, out: W) -> Result<SealWriter<'_, W>> {
         let sealing = self.second()?;
         SealWriter::new(sealing, request(id, context, Moment::current()), out)
@@ -286,7 +285,7 @@ impl Sealer {
         }
     }
 
-    pub(super) fn second(&self) -> Result<&Sealing> {
+    pub(super) fn second(&self) -> Result<&Arc<Sealing>> {
         match &self.0 {
             Target::One(_) => Err(option("suite", "streams and parts are for suite 2")),
             Target::Two(sealing) => Ok(sealing),

@@ -109,6 +109,18 @@ impl<Secret> Sessions<Secret> {
         self.current.with(Pid::Current, Current::forget, |current| current.session = None);
     }
 
+    /// The stream, for what has a key of its own.
+    pub(super) fn stream(&self, moment: Moment) -> Result<[u8; 16]> {
+        let stream = self.current.with(moment.pid, Current::forget, Current::stream).transpose()?;
+        // Without the state (its lock was held across a fork) each message is a stream of its own.
+        stream.map_or_else(random, Ok)
+    }
+
+    /// The next number of the stream.
+    pub(super) fn number(&self, moment: Moment) -> u64 {
+        self.current.with(moment.pid, Current::forget, Current::number).unwrap_or(0)
+    }
+
     /// A session key with room for a message of `bytes`; `make` makes a new one
     /// for a stream.
     pub(super) fn turn(
@@ -121,9 +133,7 @@ impl<Secret> Sessions<Secret> {
         if let Some(turn) = kept.flatten() {
             return Ok(turn);
         }
-        let stream = self.current.with(moment.pid, Current::forget, Current::stream).transpose()?;
-        // Without the state (its lock was held across a fork) each message is a stream of its own.
-        let stream = stream.map_or_else(random, Ok)?;
+        let stream = self.stream(moment)?;
         // Made outside the lock. Threads that come here together each make a
         // session; the last one stays.
         let secret = Arc::new(make(&stream)?);

@@ -5,12 +5,14 @@
 //! random source from a caller of the library.
 
 pub(super) mod compress;
+mod file;
 pub(super) mod header;
 pub(super) mod open;
 pub(super) mod padding;
 pub(super) mod payload;
 pub(super) mod seal;
 pub(super) mod sign;
+pub(super) mod source;
 pub(super) mod stream;
 pub(super) mod text;
 pub(super) mod wrap;

@@ -28,13 +28,24 @@ pub(super) fn bytes_behind(len: usize) -> usize {
 
 /// The least length of the scheme that is not under `len`.
 fn padme(len: usize) -> usize {
+    let mask = mask_of(len);
+    (len + mask) & !mask
+}
+
+/// The bits that a length of this size does not have.
+fn mask_of(len: usize) -> usize {
     if len < 2 {
-        return len;
+        return 0;
     }
     let exponent = len.ilog2();
     let kept_bits = exponent.ilog2() + 1;
-    let mask = (1usize << (exponent - kept_bits)) - 1;
-    (len + mask) & !mask
+    (1usize << exponent.saturating_sub(kept_bits)) - 1
+}
+
+/// The longest text that is no longer than `padded` with its padding.
+pub(in crate::crypto) fn longest_unpadded(padded: usize) -> usize {
+    // A length of the scheme: what is cut off has no bits left that it may not have.
+    (padded & !mask_of(padded)).saturating_sub(1)
 }
 
 /// Appends the padding.
@@ -112,6 +123,15 @@ mod tests {
             let padded = padme(len);
             assert!(padded >= len && (padded - len) * 100 <= len * 12, "{len} -> {padded}");
             assert_eq!(padme(padded), padded, "{len}");
+        }
+    }
+
+    #[test]
+    fn the_longest_text_for_a_length_fits_and_one_more_does_not() {
+        for padded in (1..70_000).chain((1 << 24)..(1 << 24) + 1000) {
+            let longest = longest_unpadded(padded);
+            assert!(longest + bytes_behind(longest) <= padded, "{padded}");
+            assert!(longest + 1 + bytes_behind(longest + 1) > padded, "{padded}");
         }
     }
 

@@ -33,7 +33,7 @@ pub(in crate::crypto) struct Sealing {
     recipients: Vec<PublicKey>,
     kids: Vec<[u8; Kid::LEN]>,
     pub(super) identity: Option<Arc<Identity>>,
-    pub(super) padding: Padding,
+    pub(in crate::crypto) padding: Padding,
     pub(super) compression: Compression,
     sessions: Sessions<Secret>,
 }
@@ -104,8 +104,25 @@ impl Sealing {
     }
 
     /// A key for the parts of one message.
-    pub(in crate::crypto) fn file_secret(&self, started_ms: u64, lifetime_ms: u64) -> Result<Arc<Secret>> {
-        self.new_secret(random()?, Bounds { started_ms, lifetime_ms }).map(Arc::new)
+    pub(in crate::crypto) fn file_secret(
+        &self,
+        moment: Moment,
+        started_ms: u64,
+        lifetime_ms: u64,
+    ) -> Result<Arc<Secret>> {
+        let stream = self.sessions.stream(moment)?;
+        self.new_secret(stream, Bounds { started_ms, lifetime_ms }).map(Arc::new)
+    }
+
+    /// The place of a message in parts among the others.
+    pub(in crate::crypto) fn file_number(&self, moment: Moment) -> u64 {
+        self.sessions.number(moment)
+    }
+
+    /// Length of the envelope of a part without text.
+    pub(in crate::crypto) fn part_frame_len(&self, request: Request<'_>, secret: &Arc<Secret>) -> Result<usize> {
+        let turn = Turn { secret: Arc::clone(secret), number: 0 };
+        self.begin_in(turn, request, &self.body(&[]))?.written_len(0)
     }
 
     fn write(&self, begun: Begun, body: &Body<'_>) -> Result<Sealed> {

@@ -1,23 +1,25 @@
 //! Large texts, a chunk at a time.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
 
-use super::compress::{Compression, Expander};
+use super::compress::{Compression, Compressor, EXPANDED_BYTES_MAX, Expander};
 use super::open::{Opening, Unlocked, read_header};
 use super::padding::{MARK, Padding, Unpadding, bytes_behind};
 use super::payload::{CHUNK_LEN, Chunks, Commitment, PREFIX_LEN, SEALED_CHUNK_LEN, TAG_LEN, is_sealed_len};
 use super::seal::{Body, Message, Request, Sealing};
+use super::source::{Source, not_base64, of_stream};
 use crate::crypto::base64;
 use crate::crypto::envelope::{ENVELOPE_BYTES_MAX, Envelope, Second};
+use crate::crypto::open::Opener;
 use crate::crypto::opened::Opened;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Seals what is written into it. Holds one chunk of 16 KiB, whatever the length.
+/// Seals what is written into it. Holds one chunk of 16 KiB, whatever the
+/// length, and a block of 128 KiB where it compresses.
 ///
 /// What it has put out is no envelope until [`finish`](Self::finish) has
 /// returned: a part of one does not open.
@@ -52,33 +54,39 @@ pub struct SealWriter<'a, W: Write> {
     pending: Vec<u8>,
     text_len: usize,
     text_len_max: usize,
+    compressor: Option<(Compressor, Vec<u8>)>,
+    /// Of what was written.
+    plain_len: usize,
 }
 
 impl<'a, W: Write> SealWriter<'a, W> {
     pub(in crate::crypto) fn new(sealing: &'a Sealing, request: Request<'_>, out: W) -> Result<Self> {
-        if sealing.compression != Compression::Off {
-            let reason = "not for streams; compress what is written";
-            return Err(ErrorKind::Option { option: "compression", reason }.into());
-        }
         let is_padded = sealing.padding == Padding::Padme;
+        // Whether it gets shorter is not known when that has to be said.
+        let is_compressed = sealing.compression == Compression::Zstd;
         // How much will come is not known, so the session is charged the most.
-        let body =
-            Body { text: [][..].into(), counted_len: ENVELOPE_BYTES_MAX as u64, is_padded, is_compressed: false };
+        let body = Body { text: [][..].into(), counted_len: ENVELOPE_BYTES_MAX as u64, is_padded, is_compressed };
         let begun = sealing.begin(request, &body)?;
         let frame_len = begun.written_len(0)?;
         let mut json = Vec::with_capacity(JSON_CHUNK_LEN);
         let message = begun.open(&mut json);
         let pending = Vec::with_capacity(CHUNK_LEN);
-        Ok(Self { sealing, message, out, json, pending, text_len: 0, text_len_max: longest_text(frame_len) })
+        let compressor = is_compressed.then(|| (Compressor::new(), Vec::new()));
+        let text_len_max = longest_text(frame_len, ENVELOPE_BYTES_MAX);
+        Ok(Self { sealing, message, out, json, pending, text_len: 0, text_len_max, compressor, plain_len: 0 })
     }
 
     /// Writes the rest of the envelope; gives its message id and the writer.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TooLarge`] with padding; those of the writer, as
-    /// [`ErrorKind::Stream`].
+    /// [`ErrorKind::TooLarge`] with padding or compression; those of the writer,
+    /// as [`ErrorKind::Stream`].
     pub fn finish(mut self) -> Result<(String, W)> {
+        if let Some((compressor, mut out)) = self.compressor.take() {
+            compressor.finish(&mut out);
+            self.push(&out).map_err(of_stream)?;
+        }
         if self.sealing.padding == Padding::Padme {
             let mut left = bytes_behind(self.text_len);
             self.push(&[MARK]).map_err(of_stream)?;
@@ -96,13 +104,23 @@ impl<'a, W: Write> SealWriter<'a, W> {
         Ok((message_id, self.out))
     }
 
-    fn push(&mut self, mut text: &[u8]) -> io::Result<()> {
-        if text.len() > self.text_len_max - self.text_len {
-            let bytes = self.text_len.saturating_add(text.len());
-            let error = Error::new(ErrorKind::TooLarge { what: "plaintext", bytes, max: self.text_len_max });
-            return Err(io::Error::other(error));
+    /// Takes a text as it was written.
+    fn take(&mut self, text: &[u8]) -> io::Result<()> {
+        let Some((compressor, out)) = &mut self.compressor else { return self.push(text) };
+        // A receiver would not expand more than that.
+        self.plain_len = within(self.plain_len, text.len(), EXPANDED_BYTES_MAX)?;
+        compressor.push(text, out);
+        let out = std::mem::take(out);
+        let pushed = self.push(&out);
+        if let Some((_, kept)) = &mut self.compressor {
+            *kept = out;
+            kept.clear();
         }
-        self.text_len += text.len();
+        pushed
+    }
+
+    fn push(&mut self, mut text: &[u8]) -> io::Result<()> {
+        self.text_len = within(self.text_len, text.len(), self.text_len_max)?;
         while !text.is_empty() {
             let (piece, rest) = text.split_at(text.len().min(CHUNK_LEN - self.pending.len()));
             self.pending.extend_from_slice(piece);
@@ -120,7 +138,7 @@ impl<'a, W: Write> SealWriter<'a, W> {
 
 impl<W: Write> Write for SealWriter<'_, W> {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.push(text).map(|()| text.len())
+        self.take(text).map(|()| text.len())
     }
 
     /// Puts out whole chunks only: a shorter one would be the last.
@@ -133,16 +151,35 @@ impl<W: Write> Write for SealWriter<'_, W> {
 const JSON_CHUNK_LEN: usize = base64::encoded_len(SEALED_CHUNK_LEN) + (8 << 10);
 const ZEROS: [u8; 1024] = [0; 1024];
 
-/// The longest text that fits beside a frame of this length.
-fn longest_text(frame_len: usize) -> usize {
-    let payload = (ENVELOPE_BYTES_MAX - frame_len) / 4 * 3;
-    payload - payload / SEALED_CHUNK_LEN * TAG_LEN - 2 * TAG_LEN
+/// The longest text that fits beside a frame of this length into `len_max`.
+pub(in crate::crypto) fn longest_text(frame_len: usize, len_max: usize) -> usize {
+    let payload = len_max.saturating_sub(frame_len) / 4 * 3;
+    payload.saturating_sub(payload / SEALED_CHUNK_LEN * TAG_LEN + 2 * TAG_LEN)
 }
 
-/// Reads the text of an envelope, opened by [`crate::crypto::Opener::open_reader`].
+/// `len` and `more`, which must not be over `max` together.
+fn within(len: usize, more: usize, max: usize) -> io::Result<usize> {
+    let bytes = len.saturating_add(more);
+    match bytes <= max {
+        true => Ok(bytes),
+        false => Err(io::Error::other(Error::new(ErrorKind::TooLarge { what: "plaintext", bytes, max }))),
+    }
+}
+
+/// Reads the text of an envelope, opened by [`Opener::open_reader`] or
+/// [`Opener::open_stream`].
+///
+/// Who sealed it was checked before anything can be read, and so was the header.
+/// The text is checked a chunk at a time: what was read is what the sender
+/// sealed, from its beginning on. That it is all of it is known when `read` has
+/// given 0 bytes; from then on [`message`](Self::message) says what the number of
+/// the message tells ([`Order`](crate::crypto::Order)), as a message counts as
+/// received when it was received whole.
 pub struct OpenReader<'a> {
     opened: Opened,
     text: Text<'a>,
+    opener: &'a Opener,
+    is_settled: bool,
 }
 
 enum Text<'a> {
@@ -152,16 +189,18 @@ enum Text<'a> {
 
 impl<'a> OpenReader<'a> {
     pub(in crate::crypto) fn new(
+        opener: &'a Opener,
         opening: &Opening<'_>,
-        envelope: &Envelope<'a>,
+        envelope: &Envelope<'_>,
         second: &Second<'_>,
         hdr: &[u8],
+        source: Source<'a>,
     ) -> Result<Self> {
         let header = read_header(envelope, second, hdr)?;
-        let digest = || Sealed::new(envelope.ciphertext_text())?.digest();
-        let unlocked = opening.unlock(envelope, second, header, hdr, digest)?;
-        let begun = Sealed::new(envelope.ciphertext_text()).and_then(|sealed| sealed.begin(&unlocked, hdr));
-        let (sealed, chunks, commitment) = opening.settle(&unlocked, begun)?;
+        let mut sealed = Sealed::new(source)?;
+        let unlocked = opening.unlock(envelope, second, header, hdr, || sealed.digest())?;
+        let begun = sealed.begin(&unlocked, hdr);
+        let (chunks, commitment) = opening.settle(&unlocked, begun)?;
         let len = sealed.text_len();
         let unpadding = unlocked.header.is_padded.then(Unpadding::default);
         let pieces = Pieces { sealed, chunks, unpadding, ready: Zeroizing::default(), taken: 0, state: State::Open };
@@ -169,21 +208,32 @@ impl<'a> OpenReader<'a> {
             true => Text::Compressed(Box::new(Expander::new(pieces, len)?)),
             false => Text::Plain(Box::new(pieces)),
         };
-        Ok(Self { opened: unlocked.into_opened(Vec::new(), commitment), text })
+        Ok(Self { opened: unlocked.into_opened(Vec::new(), commitment), text, opener, is_settled: false })
     }
 
     /// What is known of the message beside its text, which is empty here.
     pub fn message(&self) -> &Opened {
         &self.opened
     }
+
+    /// What is known of the message, when it was read to its end.
+    pub(in crate::crypto) fn into_message(self) -> Opened {
+        self.opened
+    }
 }
 
 impl Read for OpenReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.text {
+        let outcome = match &mut self.text {
             Text::Plain(pieces) => pieces.read(buffer),
             Text::Compressed(expander) => expander.read(buffer),
+        };
+        let is_over = !matches!(outcome, Ok(1..)) && !buffer.is_empty();
+        if is_over && !self.is_settled {
+            self.is_settled = true;
+            self.opener.was_read(&mut self.opened, outcome.is_ok());
         }
+        outcome
     }
 }
 
@@ -248,7 +298,7 @@ impl Read for Pieces<'_> {
 
 /// A payload as base64, decoded as it is needed.
 struct Sealed<'a> {
-    text: Cow<'a, str>,
+    text: Source<'a>,
     at: usize,
     /// Decoded, and not yet taken: a chunk and at most two bytes.
     bytes: Vec<u8>,
@@ -258,9 +308,10 @@ struct Sealed<'a> {
 }
 
 impl<'a> Sealed<'a> {
-    fn new(text: Cow<'a, str>) -> Result<Self> {
-        let fill = text.bytes().rev().take(2).take_while(|byte| *byte == b'=').count();
-        let len = (text.len() / 4 * 3).saturating_sub(fill);
+    fn new(mut text: Source<'a>) -> Result<Self> {
+        let end = text.len();
+        let fill = text.piece(end.saturating_sub(2), end)?.bytes().rev().take_while(|byte| *byte == b'=').count();
+        let len = (end / 4 * 3).saturating_sub(fill);
         if !is_sealed_len(len) {
             return Err(ErrorKind::Decrypt.into());
         }
@@ -268,12 +319,12 @@ impl<'a> Sealed<'a> {
     }
 
     /// Checks the commitment.
-    fn begin(mut self, unlocked: &Unlocked<'_>, hdr: &[u8]) -> Result<(Self, Chunks, Commitment)> {
+    fn begin(&mut self, unlocked: &Unlocked<'_>, hdr: &[u8]) -> Result<(Chunks, Commitment)> {
         self.fill(PREFIX_LEN)?;
         let prefix = self.bytes.first_chunk().ok_or(ErrorKind::Decrypt)?;
-        let (chunks, commitment) = unlocked.secret.key().commit(prefix, hdr)?;
+        let begun = unlocked.secret.key().commit(prefix, hdr)?;
         self.used = PREFIX_LEN;
-        Ok((self, chunks, commitment))
+        Ok(begun)
     }
 
     /// Length of the text inside.
@@ -297,13 +348,13 @@ impl<'a> Sealed<'a> {
         self.used = 0;
         let start = self.bytes.len();
         let groups = len.saturating_sub(start).div_ceil(3);
-        let end = self.text.len().min(self.at + groups * 4);
-        let piece = self.text.get(self.at..end).ok_or_else(not_base64)?;
+        let (all, end) = (self.text.len(), self.text.len().min(self.at + groups * 4));
+        let piece = self.text.piece(self.at, end)?;
         let whole = piece.len().div_ceil(4) * 3;
         self.bytes.resize(start + whole, 0);
         let decoded = base64::decode_into("ciphertext", piece, &mut self.bytes[start..])?;
         // Padding stands at the end of all of it and nowhere else.
-        if decoded != whole && end != self.text.len() {
+        if decoded != whole && end != all {
             return Err(not_base64());
         }
         self.bytes.truncate(start + decoded);
@@ -311,28 +362,18 @@ impl<'a> Sealed<'a> {
         Ok(())
     }
 
-    /// The digest that the sender has signed.
-    fn digest(mut self) -> Result<[u8; 64]> {
+    /// The digest that the sender has signed; begins anew afterwards.
+    fn digest(&mut self) -> Result<[u8; 64]> {
         let mut digest = Sha512::new();
         loop {
             self.fill(CHUNK_LEN)?;
-            if self.bytes.is_empty() {
-                return Ok(digest.finalize().into());
-            }
             digest.update(&self.bytes);
             self.used = self.bytes.len();
+            if self.used == 0 {
+                self.at = 0;
+                return Ok(digest.finalize().into());
+            }
         }
-    }
-}
-
-fn not_base64() -> Error {
-    Error::malformed("ciphertext", "not padded standard base64 of a fitting length")
-}
-
-fn of_stream(fault: io::Error) -> Error {
-    match fault.downcast::<Error>() {
-        Ok(error) => error,
-        Err(fault) => Error::with_source(ErrorKind::Stream, fault),
     }
 }
 
@@ -346,7 +387,7 @@ mod tests {
         for frame in [600, 601, 4_000, 100_000] {
             let written =
                 |text_len| frame - base64::encoded_len(sealed_len(0)) + base64::encoded_len(sealed_len(text_len));
-            let longest = longest_text(frame);
+            let longest = longest_text(frame, ENVELOPE_BYTES_MAX);
             assert!(written(longest) <= ENVELOPE_BYTES_MAX, "{frame}");
             assert!(written(longest + 200) > ENVELOPE_BYTES_MAX, "{frame}");
         }
