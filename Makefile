@@ -90,7 +90,7 @@ test-python: bindings
 	$(call say,Python: types)
 	cd py-bindings && ../$(VENV_PYTHON) -m mypy python/ciphermq
 	$(VENV_PYTHON) -m mypy.stubtest ciphermq
-	$(VENV_PYTHON) -m mypy --ignore-missing-imports --check-untyped-defs examples/sealed_files.py examples/sealed_rabbitmq.py examples/sealed_kafka.py
+	$(VENV_PYTHON) -m mypy --ignore-missing-imports --check-untyped-defs examples/sealed_*.py
 
 .PHONY: audit
 audit: need-cargo ## licences, duplicates, known vulnerabilities (needs the network and cargo-deny)

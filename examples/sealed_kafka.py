@@ -1,67 +1,57 @@
 #!/usr/bin/env python3
 """Sealed messages through Kafka, by kafka-python: the topic stands where the exchange does, the key where the routing key does.
 
+    python examples/sealed_keys.py keys/
     python examples/sealed_kafka.py send keys/ "the goods are on the dock"
     python examples/sealed_kafka.py receive keys/
 
-Needs `pip install kafka-python` and a Kafka at localhost:9092. Keys: `python examples/sealed_files.py keys keys/`.
+Needs `pip install kafka-python` and a Kafka.
 """
 
 import collections
-import pathlib
 import sys
+
+import sealed_keys
 
 import ciphermq
 
 try:
     import kafka
 except ImportError:
-    kafka = None
+    sys.exit("kafka-python is missing: pip install kafka-python")
 
 TOPIC, KEY = "sealed", "eu"
 
 
-def send(keys: pathlib.Path, text: str) -> None:
-    sealer = ciphermq.Sealer(
-        ciphermq.PublicKey.from_file(keys / "receiver_public.pem"),
-        identity=ciphermq.Identity.from_file(keys / "sender.pem"),
-    )
+def send(server: str, sealer: ciphermq.Sealer, text: str) -> None:
     envelope = sealer.seal(text, context=ciphermq.Context(TOPIC, KEY))
-    producer = kafka.KafkaProducer(acks="all")
+    producer = kafka.KafkaProducer(bootstrap_servers=server, acks="all")
     producer.send(TOPIC, key=KEY.encode(), value=envelope.encode()).get(timeout=10)
     producer.close()
 
 
-def receive(keys: pathlib.Path) -> None:
-    senders = ciphermq.Senders()
-    senders.add("sender", ciphermq.SenderKey.from_file(keys / "sender_public.pem"))
-    opener = ciphermq.Opener(ciphermq.PrivateKey.from_file(keys / "receiver_private.pem"), senders=senders)
+def receive(server: str, opener: ciphermq.Opener) -> None:
+    settings = {"group_id": "sealed", "auto_offset_reset": "earliest", "enable_auto_commit": False}
+    consumer = kafka.KafkaConsumer(TOPIC, bootstrap_servers=server, **settings)
+    # Kafka may deliver again, under any offset; the uniqueness of a sealing it cannot change.
     seen: collections.deque = collections.deque(maxlen=10_000)
-    for record in kafka.KafkaConsumer(TOPIC, group_id="sealed", enable_auto_commit=False):
+    for record in consumer:
+        delivered = ciphermq.Context(record.topic, (record.key or b"").decode())
         try:
-            opened = opener.open(record.value, delivered=ciphermq.Context(record.topic, (record.key or b"").decode()))
+            opened = opener.open(record.value, delivered=delivered)
+        except ciphermq.Throttled:
+            raise  # not committed: the next start tries again
         except ciphermq.CipherMQError as error:
             print(f"refused at {record.offset}: {error}", file=sys.stderr)
-            continue
-        # Kafka may deliver again, under any offset; the uniqueness of a sealing it cannot change.
-        if opened.uniqueness not in seen:
-            seen.append(opened.uniqueness)
-            print(f"{senders.name(opened.sender or '')}: {opened.text}")
-
-
-def main() -> int:
-    if kafka is None:
-        print("kafka-python is missing: pip install kafka-python", file=sys.stderr)
-        return 1
-    if len(sys.argv) == 4 and sys.argv[1] == "send":
-        send(pathlib.Path(sys.argv[2]), sys.argv[3])
-    elif len(sys.argv) == 3 and sys.argv[1] == "receive":
-        receive(pathlib.Path(sys.argv[2]))
-    else:
-        print(__doc__, file=sys.stderr)
-        return 2
-    return 0
+        else:
+            if opened.uniqueness not in seen:
+                seen.append(opened.uniqueness)
+                print(opened.text, flush=True)
+        consumer.commit()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(sealed_keys.run(__doc__, "localhost:9092", send, receive))
+    except kafka.errors.KafkaError as fault:
+        sys.exit(f"Kafka: {fault}")

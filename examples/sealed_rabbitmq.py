@@ -1,43 +1,36 @@
 #!/usr/bin/env python3
 """Sealed messages through RabbitMQ, by pika: the broker in between is another, the envelopes are the same.
 
+    python examples/sealed_keys.py keys/
     python examples/sealed_rabbitmq.py send keys/ "the goods are on the dock"
     python examples/sealed_rabbitmq.py receive keys/
 
-Needs `pip install pika` and a RabbitMQ at localhost. Keys: `python examples/sealed_files.py keys keys/`.
+Needs `pip install pika` and a RabbitMQ.
 """
 
-import pathlib
+import contextlib
 import sys
+
+import sealed_keys
 
 import ciphermq
 
 try:
     import pika
 except ImportError:
-    pika = None
+    sys.exit("pika is missing: pip install pika")
 
 EXCHANGE, ROUTING_KEY = "", "sealed"
 
 
-def send(keys: pathlib.Path, text: str) -> None:
-    sealer = ciphermq.Sealer(
-        ciphermq.PublicKey.from_file(keys / "receiver_public.pem"),
-        identity=ciphermq.Identity.from_file(keys / "sender.pem"),
-    )
+def send(server: str, sealer: ciphermq.Sealer, text: str) -> None:
     envelope = sealer.seal(text, context=ciphermq.Context(EXCHANGE, ROUTING_KEY))
-    with pika.BlockingConnection() as connection:
-        channel = connection.channel()
-        channel.queue_declare(ROUTING_KEY, durable=True)
+    with channel_to(server) as channel:
         channel.confirm_delivery()
         channel.basic_publish(EXCHANGE, ROUTING_KEY, envelope.encode(), pika.BasicProperties(delivery_mode=2))
 
 
-def receive(keys: pathlib.Path) -> None:
-    senders = ciphermq.Senders()
-    senders.add("sender", ciphermq.SenderKey.from_file(keys / "sender_public.pem"))
-    opener = ciphermq.Opener(ciphermq.PrivateKey.from_file(keys / "receiver_private.pem"), senders=senders)
-
+def receive(server: str, opener: ciphermq.Opener) -> None:
     def on_message(channel, method, properties, body: bytes) -> None:
         delivered = ciphermq.Context(method.exchange, method.routing_key)
         try:
@@ -48,29 +41,26 @@ def receive(keys: pathlib.Path) -> None:
             print(f"refused: {error}", file=sys.stderr)
             channel.basic_reject(method.delivery_tag, requeue=False)
         else:
-            print(f"{senders.name(opened.sender or '')}: {opened.text}")
+            print(opened.text, flush=True)
             channel.basic_ack(method.delivery_tag)
 
-    with pika.BlockingConnection() as connection:
-        channel = connection.channel()
-        channel.queue_declare(ROUTING_KEY, durable=True)
+    with channel_to(server) as channel:
         channel.basic_consume(ROUTING_KEY, on_message)
         channel.start_consuming()
 
 
-def main() -> int:
-    if pika is None:
-        print("pika is missing: pip install pika", file=sys.stderr)
-        return 1
-    if len(sys.argv) == 4 and sys.argv[1] == "send":
-        send(pathlib.Path(sys.argv[2]), sys.argv[3])
-    elif len(sys.argv) == 3 and sys.argv[1] == "receive":
-        receive(pathlib.Path(sys.argv[2]))
-    else:
-        print(__doc__, file=sys.stderr)
-        return 2
-    return 0
+@contextlib.contextmanager
+def channel_to(server: str):
+    host, _, port = server.partition(":")
+    try:
+        connected = pika.BlockingConnection(pika.ConnectionParameters(host, int(port)))
+    except pika.exceptions.AMQPConnectionError:
+        sys.exit(f"no RabbitMQ answers at {server}")
+    with connected as connection:
+        channel = connection.channel()
+        channel.queue_declare(ROUTING_KEY, durable=True)
+        yield channel
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(sealed_keys.run(__doc__, "localhost:5672", send, receive))

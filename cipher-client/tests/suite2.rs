@@ -437,6 +437,14 @@ fn a_signature_for_every_message_is_refused_where_there_would_be_one_a_session()
 }
 
 #[test]
+fn a_signature_for_every_message_needs_somebody_who_signs() {
+    for (_, key) in KEYS.iter() {
+        let refused = builder([key]).signing(Signing::EveryMessage).build().map(drop);
+        assert!(matches!(kind(refused), ErrorKind::Option { option: "signing", reason: "needs an identity" }));
+    }
+}
+
+#[test]
 fn the_largest_text_returns_and_a_longer_one_is_refused() {
     let key = &KEYS[1].1;
     let sealer = sealer(Suite::TwoX25519, key);

@@ -114,7 +114,11 @@ pub(crate) fn no_room() -> PyErr {
 fn exception(py: Python<'_>, error: &Error, text: String) -> PyErr {
     match error.kind() {
         ErrorKind::Malformed { .. } | ErrorKind::Unsupported { .. } => class(py, "EnvelopeError", text),
-        ErrorKind::TooLarge { .. } => class(py, "EnvelopeError", format!("{text}; send it in parts")),
+        ErrorKind::TooLarge { what: "exchange" | "routing key" | "content type", .. } => PyValueError::new_err(text),
+        ErrorKind::TooLarge { what: "plaintext" | "the request line", .. } => {
+            class(py, "EnvelopeError", format!("{text}; send it in parts"))
+        }
+        ErrorKind::TooLarge { .. } => class(py, "EnvelopeError", text),
         ErrorKind::Decrypt => class(py, "DecryptError", DECRYPT.to_owned()),
         ErrorKind::Throttled => class(py, "Throttled", text),
         ErrorKind::Key { .. } => class(py, "KeyFormatError", text),
@@ -133,7 +137,7 @@ fn exception(py: Python<'_>, error: &Error, text: String) -> PyErr {
         ErrorKind::PassphraseNeeded => class(py, "PassphraseError", format!("{text}: pass passphrase=")),
         ErrorKind::PassphraseWrong => class(py, "PassphraseError", text),
         ErrorKind::Untrusted { .. } => class(py, "Untrusted", text),
-        ErrorKind::KeyChanged { .. } => class(py, "KeyChanged", text),
+        ErrorKind::KeyChanged { .. } => class(py, "KeyChanged", format!("{text}; {CHANGED}")),
         ErrorKind::Misdirected { .. } => class(py, "Misdirected", text),
         _ => class(py, "CipherMQError", text),
     }
@@ -142,6 +146,7 @@ fn exception(py: Python<'_>, error: &Error, text: String) -> PyErr {
 /// One text for every cause, see the type of the same name.
 const DECRYPT: &str = "the message cannot be opened with this key; compare PublicKey.fingerprint with the sender's, \
      or reject the message";
+const CHANGED: &str = "find out why, by another way than the directory; only then Pins.forget and Pins.pin";
 const LEGACY: &str = "make a new one, or pass allow_legacy_rsa=True to use it all the same";
 const UNREACHED: &str = "check host and port, and that `ciphermq serve` is running";
 const TIMEOUT: &str = "the deadline passed before anything was sent; try again, or give it more time with timeout=";

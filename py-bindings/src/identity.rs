@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyString};
 use zeroize::Zeroizing;
 
 use crate::error::raised;
-use crate::keys::{not_copied, secret};
+use crate::keys::{key_file_options, not_copied, secret};
 use crate::logging;
 use crate::text::Octets;
 
@@ -40,10 +40,10 @@ impl Identity {
 
     /// Reads a PEM file.
     #[staticmethod]
-    #[pyo3(signature = (path, *, passphrase=None))]
-    fn from_file(py: Python<'_>, path: PathBuf, passphrase: Option<Octets<'_>>) -> PyResult<Self> {
-        let passphrase = secret(passphrase)?;
-        Self::read(logging::detached(py, || crypto::Identity::from_file(path, passphrase.as_ref())))
+    #[pyo3(signature = (path, *, passphrase=None, strict=false))]
+    fn from_file(py: Python<'_>, path: PathBuf, passphrase: Option<Octets<'_>>, strict: bool) -> PyResult<Self> {
+        let options = key_file_options(passphrase, strict)?;
+        Self::read(logging::detached(py, || crypto::Identity::from_file_with(path, &options)))
     }
 
     /// Writes a new file of mode 0600.

@@ -237,7 +237,8 @@ impl PrivateKey {
 
 /// What `__reduce__` and its kin say of a secret.
 pub(crate) fn not_copied(class: &str) -> PyErr {
-    PyTypeError::new_err(format!("{class} is not copied or pickled; load it where it is needed with {class}.from_file"))
+    let load = if class == "Keyset" { "open" } else { "from_file" };
+    PyTypeError::new_err(format!("{class} is not copied or pickled; load it where it is needed with {class}.{load}"))
 }
 
 /// A passphrase as callers give it.

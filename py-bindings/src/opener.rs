@@ -106,9 +106,14 @@ fn sender_policy(
     allow_lower_suites: bool,
 ) -> PyResult<SenderPolicy> {
     let Some(senders) = senders else {
-        return match require_signed {
-            Some(true) => Err(PyTypeError::new_err("require_signed needs senders: the Senders that are known")),
-            _ => Ok(SenderPolicy::default()),
+        let demands = [
+            ("require_signed", require_signed == Some(true)),
+            ("mixed", mixed),
+            ("allow_lower_suites", allow_lower_suites),
+        ];
+        return match demands.iter().find(|(_, is_set)| *is_set) {
+            Some((name, _)) => Err(PyTypeError::new_err(format!("{name} needs senders: the Senders that are known"))),
+            None => Ok(SenderPolicy::default()),
         };
     };
     let known = Arc::clone(&senders.get().inner);
@@ -133,7 +138,11 @@ fn context_policy(on_misdirected: &str) -> PyResult<ContextPolicy> {
 
 /// One private key or several, the primary first.
 fn keyset_of(keys: &Bound<'_, PyAny>) -> PyResult<crypto::Keyset> {
-    let wrong = || PyTypeError::new_err("keys are a PrivateKey, several of them, or a Keyset");
+    let wrong = || {
+        PyTypeError::new_err(
+            "keys are a PrivateKey, several of them, or a Keyset; PrivateKey.from_file and Keyset.open read them",
+        )
+    };
     let given: Vec<Bound<'_, PrivateKey>> = match keys.cast::<PrivateKey>() {
         Ok(key) => vec![key.clone()],
         Err(_) => keys.extract().map_err(|_| wrong())?,

@@ -42,9 +42,10 @@ impl Sealer {
         let builder = crypto::Sealer::builder(all_of(recipients)?);
         let builder = builder.session(session(messages, lifetime, bytes));
         let builder = match identity {
-            Some(identity) => builder.identity(Arc::clone(&identity.get().inner)).signing(signing_of(signing)?),
+            Some(identity) => builder.identity(Arc::clone(&identity.get().inner)),
             None => builder,
         };
+        let builder = builder.signing(signing_of(signing)?);
         let inner = with_options(builder, suite, padding, compression)?.build().map_err(raised)?;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -142,12 +143,14 @@ pub(crate) fn suite_of(name: &str) -> PyResult<crypto::Suite> {
     crypto::Suite::from_name(name).ok_or_else(|| PyValueError::new_err(r#"a suite is "1", "2r", "2x" or "2pq""#))
 }
 
+const NO_RECIPIENT: &str = "a recipient is a PublicKey or a Recipient; PublicKey.from_file reads one";
+
 /// One key or several, each of them vouched for by somebody.
 fn all_of(recipients: &Bound<'_, PyAny>) -> PyResult<Vec<trust::Recipient>> {
     match one_of(recipients)? {
         Some(recipient) => Ok(vec![recipient]),
         None => {
-            let wrong = || PyTypeError::new_err("a recipient is a PublicKey or a Recipient");
+            let wrong = || PyTypeError::new_err(NO_RECIPIENT);
             let each = recipients.try_iter().map_err(|_| wrong())?;
             each.map(|item| one_of(&item?)?.ok_or_else(wrong)).collect()
         }

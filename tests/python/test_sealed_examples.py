@@ -21,8 +21,15 @@ def run(*arguments, fails=False):
 
 @pytest.fixture
 def keys(tmp_path):
-    run(EXAMPLES / "sealed_files.py", "keys", tmp_path / "keys")
+    run(EXAMPLES / "sealed_keys.py", tmp_path / "keys")
     return tmp_path / "keys"
+
+
+@pytest.fixture
+def keyring(monkeypatch):
+    """What the examples share."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return load("sealed_keys")
 
 
 def load(name):
@@ -43,6 +50,7 @@ def test_a_file_is_opened_whole_or_not_at_all(keys, tmp_path):
     assert len(lines) == 3 and content[:100].hex() not in sealed.read_text()
     run(EXAMPLES / "sealed_files.py", "open", keys, sealed)
     assert report.read_bytes() == content
+    assert "File exists" in run(EXAMPLES / "sealed_files.py", "open", keys, sealed, fails=True).stderr
     report.unlink()
     renamed = tmp_path / "invoice.pdf.sealed"
     renamed.write_text("".join(lines))
@@ -58,8 +66,13 @@ class Rabbit(types.ModuleType):
     def __init__(self):
         super().__init__("pika")
         self.queue, self.acked, self.rejected = [], [], []
-        self.BlockingConnection = lambda: self
+        self.ConnectionParameters = lambda host, port: (host, port)
+        self.BlockingConnection = self.connect
         self.BasicProperties = types.SimpleNamespace
+
+    def connect(self, parameters):
+        assert parameters == ("localhost", 5672)
+        return self
 
     def __enter__(self):
         return self
@@ -96,28 +109,29 @@ class Rabbit(types.ModuleType):
             self.on_message(self, method, None, body)
 
 
-def test_messages_go_through_rabbitmq(keys, monkeypatch, capsys):
+def test_messages_go_through_rabbitmq(keys, keyring, monkeypatch, capsys):
     rabbit = Rabbit()
     monkeypatch.setitem(sys.modules, "pika", rabbit)
     example = load("sealed_rabbitmq")
-    example.send(keys, "the goods are on the dock")
-    example.send(keys, "and more")
+    server, sealer = "localhost:5672", keyring.sealer(keys)
+    example.send(server, sealer, "the goods are on the dock")
+    example.send(server, sealer, "and more")
     assert all(b"dock" not in body for _, _, body in rabbit.queue)
     public = ciphermq.PublicKey.from_file(keys / "receiver_public.pem")
     rabbit.queue.append(("", "sealed", ciphermq.seal("let me in", public).encode()))
     rabbit.queue.append(("", "elsewhere", rabbit.queue[0][2]))
-    example.receive(keys)
-    assert capsys.readouterr().out == "sender: the goods are on the dock\nsender: and more\n"
+    example.receive(server, keyring.opener(keys))
+    assert capsys.readouterr().out == "the goods are on the dock\nand more\n"
     assert (rabbit.acked, rabbit.rejected) == ([0, 1], [2, 3])
 
 
-def test_messages_go_through_kafka(keys, monkeypatch, capsys):
-    records = []
+def test_messages_go_through_kafka(keys, keyring, monkeypatch, capsys):
+    records, committed = [], []
     kafka = types.ModuleType("kafka")
 
     class Producer:
-        def __init__(self, acks):
-            assert acks == "all"
+        def __init__(self, bootstrap_servers, acks):
+            assert (bootstrap_servers, acks) == ("localhost:9092", "all")
 
         def send(self, topic, key, value):
             records.append(types.SimpleNamespace(topic=topic, key=key, value=value, offset=len(records)))
@@ -126,20 +140,32 @@ def test_messages_go_through_kafka(keys, monkeypatch, capsys):
         def close(self):
             pass
 
-    kafka.KafkaProducer = Producer
-    kafka.KafkaConsumer = lambda topic, group_id, enable_auto_commit: records
+    class Consumer:
+        def __init__(self, topic, bootstrap_servers, group_id, auto_offset_reset, enable_auto_commit):
+            assert (topic, auto_offset_reset, enable_auto_commit) == ("sealed", "earliest", False)
+
+        def __iter__(self):
+            for record in records:
+                self.current = record.offset
+                yield record
+
+        def commit(self):
+            committed.append(self.current)
+
+    kafka.KafkaProducer, kafka.KafkaConsumer = Producer, Consumer
     monkeypatch.setitem(sys.modules, "kafka", kafka)
     example = load("sealed_kafka")
-    example.send(keys, "the goods are on the dock")
+    example.send("localhost:9092", keyring.sealer(keys), "the goods are on the dock")
     records.append(types.SimpleNamespace(**{**vars(records[0]), "offset": 1}))
     records.append(types.SimpleNamespace(**{**vars(records[0]), "key": b"us", "offset": 2}))
-    example.receive(keys)
+    example.receive("localhost:9092", keyring.opener(keys))
     told = capsys.readouterr()
-    assert told.out == "sender: the goods are on the dock\n" and "refused at 2" in told.err
+    assert told.out == "the goods are on the dock\n" and "refused at 2" in told.err
+    assert committed == [0, 1, 2], "each when it was done with"
 
 
 @pytest.mark.parametrize("name", ["sealed_rabbitmq", "sealed_kafka"])
 def test_a_missing_client_is_named(name):
     told = run("-c", f"import sys; sys.modules.update(pika=None, kafka=None); sys.path.insert(0, {str(EXAMPLES)!r}); "
-                     f"import {name}; sys.exit({name}.main())", fails=True)
+                     f"import {name}", fails=True)
     assert "pip install" in told.stderr

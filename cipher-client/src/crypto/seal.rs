@@ -153,13 +153,11 @@ impl SealerBuilder {
     /// what the suite does not have.
     pub fn build(self) -> Result<Sealer> {
         self.recipients.iter().try_for_each(PublicKey::check_size)?;
-        match self.suite_of_keys()? {
+        let suite = self.suite_of_keys()?;
+        self.check_signing(suite)?;
+        match suite {
             Suite::One => self.build_first().map(|first| Sealer(Target::One(first))),
             suite => {
-                // One recipient's messages are signed by the session: what was asked for must not quietly be less.
-                if self.signing == Signing::EveryMessage && self.recipients.len() == 1 {
-                    return Err(option("signing", "every message: suite 1, or several recipients"));
-                }
                 let Self { recipients, identity, padding, compression, session, .. } = self;
                 let sealing = Sealing::new(suite, recipients, identity, padding, compression, session)?;
                 Ok(Sealer(Target::Two(Arc::new(sealing))))
@@ -182,6 +180,18 @@ impl SealerBuilder {
             Some(Suite::One) if first == Suite::TwoRsa && is_alone => Ok(Suite::One),
             Some(suite) if suite == first => Ok(suite),
             Some(_) => Err(option("suite", "not one of the recipients' keys")),
+        }
+    }
+
+    /// What was asked for must not quietly be less.
+    fn check_signing(&self, suite: Suite) -> Result<()> {
+        match self.signing {
+            Signing::EveryMessage if self.identity.is_none() => Err(option("signing", "needs an identity")),
+            // One recipient's messages are signed by the session.
+            Signing::EveryMessage if suite != Suite::One && self.recipients.len() == 1 => {
+                Err(option("signing", "every message: suite 1, or several recipients"))
+            }
+            _ => Ok(()),
         }
     }
 

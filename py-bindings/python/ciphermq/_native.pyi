@@ -214,8 +214,10 @@ class Identity:
         """Reads a PEM text: PKCS#8 of Ed25519."""
 
     @staticmethod
-    def from_file(path: str | os.PathLike[str], *, passphrase: Optional[Plaintext] = None) -> Identity:
-        """Reads a PEM file. One that others than its owner can read is logged as a warning."""
+    def from_file(
+        path: str | os.PathLike[str], *, passphrase: Optional[Plaintext] = None, strict: bool = False
+    ) -> Identity:
+        """Reads a PEM file. One that others than its owner can read is logged as a warning, or refused with `strict`."""
 
     def write_file(self, path: str | os.PathLike[str], *, passphrase: Optional[Plaintext] = None) -> None:
         """Writes a new file of mode 0600. Raises `FileExistsError` rather than overwrite one."""
