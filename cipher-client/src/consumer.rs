@@ -264,6 +264,17 @@ impl Consumer {
         self.raw.set_prefetch(prefetch).await
     }
 
+    /// Opens with `identity` what is taken from now on: after a change of keys,
+    /// say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::consume`](crate::Client::consume) of its `identity`.
+    pub fn set_opener(&mut self, identity: impl IntoOpener) -> Result<()> {
+        self.opener = identity.into_opener()?;
+        Ok(())
+    }
+
     /// As [`RawConsumer::close`].
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cipher_client::crypto::{Opener, Sender};
+use cipher_client::crypto::{Keyset, Opener, Sender};
 use cipher_client::trust::{SenderPolicy, Senders};
 use cipher_client::{Client, ConnectOptions, ConsumeOptions, Consumer, Delivery, Settled};
 use serde::Serialize;
@@ -24,7 +24,8 @@ const ACKS_MAX: usize = 256;
 /// `ciphermq receive`: prints opened messages, acknowledging each after it was written.
 pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
     logging::start("warn").map_err(Fault::runtime)?;
-    let opener = opener(options)?;
+    let mut keys = Keys::of(options)?;
+    let opener = keys.opener()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::runtime)?;
     runtime.block_on(async {
         let mut stop = pin!(shutdown::on_signal().map_err(Fault::runtime)?);
@@ -33,7 +34,7 @@ pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
         let prefetch = options.count.map_or(u64::MAX, |count| count.max(1)).min(ACKS_MAX as u64) as u32;
         let consume = ConsumeOptions::new().prefetch(prefetch);
         let mut consumer = client.consume(&options.queue, opener, consume).await.map_err(Fault::runtime)?;
-        let status = receive(&mut consumer, options, stop.as_mut()).await?;
+        let status = receive(&mut consumer, &mut keys, options, stop.as_mut()).await?;
         consumer.close().await.map_err(Fault::runtime)?;
         client.close().await.map_err(Fault::runtime)?;
         Ok(status)
@@ -41,15 +42,32 @@ pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
 }
 
 /// Opens with one key, or with all of a keyset; with --from only what one of the senders signed.
-fn opener(options: &Receive) -> Result<Opener, Fault> {
-    let Receive { identity, key_use, from, .. } = options;
-    let keyset = files::opening(identity, &key_use.passphrase, key_use.exposed())?;
-    let builder = Opener::builder(&keyset);
-    let builder = match from.is_empty() {
-        true => builder,
-        false => builder.senders(SenderPolicy::require_signed(Arc::new(senders(from)?))),
-    };
-    builder.build().map_err(Fault::runtime)
+struct Keys {
+    keyset: Keyset,
+    senders: SenderPolicy,
+}
+
+impl Keys {
+    fn of(options: &Receive) -> Result<Keys, Fault> {
+        let Receive { identity, key_use, from, .. } = options;
+        let senders = match from.is_empty() {
+            true => SenderPolicy::default(),
+            false => SenderPolicy::require_signed(Arc::new(senders(from)?)),
+        };
+        Ok(Keys { keyset: files::opening(identity, &key_use.passphrase, key_use.exposed())?, senders })
+    }
+
+    fn opener(&self) -> Result<Opener, Fault> {
+        Opener::builder(&self.keyset).senders(self.senders.clone()).build().map_err(Fault::runtime)
+    }
+
+    /// What opens since the keyset was rotated, if it was.
+    fn rotated(&mut self) -> Result<Option<Opener>, Fault> {
+        match self.keyset.reload().map_err(Fault::runtime)? {
+            true => self.opener().map(Some),
+            false => Ok(None),
+        }
+    }
 }
 
 fn senders(paths: &[PathBuf]) -> Result<Senders, Fault> {
@@ -62,6 +80,7 @@ fn senders(paths: &[PathBuf]) -> Result<Senders, Fault> {
 
 async fn receive(
     consumer: &mut Consumer,
+    keys: &mut Keys,
     options: &Receive,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Status, Fault> {
@@ -82,8 +101,14 @@ async fn receive(
         let delivery = match message {
             Some(Ok(delivery)) => delivery,
             Some(Err(fault)) => {
-                not_opened(fault)?;
-                status = Status::Failure;
+                if let Some(opener) = rotated(&fault, keys) {
+                    consumer.set_opener(opener).map_err(Fault::runtime)?;
+                    let again = fault.into_undecryptable().map_err(Fault::runtime)?.release().await;
+                    again.map_err(Fault::runtime)?;
+                } else {
+                    not_opened(fault)?;
+                    status = Status::Failure;
+                }
                 continue;
             }
             None => return Err(Fault::runtime("the queue was deleted, or the connection is over")),
@@ -106,6 +131,17 @@ async fn quiet_for(timeout_ms: Option<u64>) {
         Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         None => std::future::pending().await,
     }
+}
+
+/// A message may be for a key that the keyset has had only since this program began.
+fn rotated(fault: &cipher_client::Error, keys: &mut Keys) -> Option<Opener> {
+    if *fault.kind() != cipher_client::ErrorKind::Decrypt {
+        return None;
+    }
+    keys.rotated().unwrap_or_else(|fault| {
+        eprintln!("ciphermq: the keyset was not read again: {}", cli::one_line(fault.error.as_ref()));
+        None
+    })
 }
 
 /// A message for another key stays where it is: its lease runs out, and it is delivered again.

@@ -5,10 +5,12 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
 use serde_json::Value;
 use support::place::{Place, bad, fingerprint, good, mode, set_mode, show};
-use support::{Broker, run, text};
+use support::{Broker, ciphermq, run, text};
 
 /// A place with a broker.
 struct Setting {
@@ -159,6 +161,29 @@ fn only_what_one_of_the_senders_signed_is_taken() {
     assert_eq!(told["sender"], fingerprint(&from));
     let not_looked_at = good(&setting.run(&["receive", "--identity", &private, "--json", "--count", "2"]));
     assert_eq!(not_looked_at.matches("\"sender\":null").count(), 2, "{not_looked_at}");
+}
+
+#[test]
+fn a_receiver_that_runs_follows_a_rotation() {
+    let setting = Setting::new();
+    let secret = setting.place.passphrase("horse");
+    let set = setting.place.keygen("set", &["--suite", "2x", "--keyset", "--passphrase-file", &secret]);
+    let server = setting.broker.address.to_string();
+    let mut receiver = ciphermq();
+    receiver.args(["receive", "--server", &server, "--identity", &set, "--passphrase-file", &secret, "--count", "3"]);
+    let mut receiver = receiver.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(receiver.stdout.take().unwrap()).lines().map(Result::unwrap);
+    good(&setting.run(&["send", "--to", &set, "to the first"]));
+    assert_eq!(lines.next().unwrap(), "to the first", "it is running");
+    good(&run(&["key", "rotate", &set, "--passphrase-file", &secret]));
+    good(&setting.run(&["send", "--to", &set, "to the second"]));
+    assert_eq!(lines.next().unwrap(), "to the second");
+    good(&run(&["key", "prune", &set, "--retention", "0", "--passphrase-file", &secret]));
+    good(&run(&["key", "rotate", &set, "--passphrase-file", &secret]));
+    good(&setting.run(&["send", "--to", &set, "to the third"]));
+    assert_eq!(lines.next().unwrap(), "to the third");
+    let ended = receiver.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), text(&ended.stderr)), (Some(0), ""));
 }
 
 #[test]

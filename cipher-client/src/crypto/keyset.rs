@@ -115,12 +115,27 @@ impl Keyset {
     /// key, with the file named.
     pub fn open_with(dir: impl AsRef<Path>, options: KeyFileOptions) -> Result<Self> {
         let home = Home::open(dir.as_ref(), options)?;
-        let entries = home.manifest().live().map(|line| {
-            let key = home.read_key(line)?;
-            Ok(Entry { key, retired: line.retired })
-        });
-        let entries = entries.collect::<Result<_>>()?;
-        Ok(Self { entries, home: Some(home) })
+        Ok(Self { entries: entries_of(&home)?, home: Some(home) })
+    }
+
+    /// Reads the directory again if another program has changed it, and says
+    /// whether it had. An [`Opener`](super::Opener) made before does not know
+    /// the new keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keyset::open_with`]; the keyset is as it was.
+    pub fn reload(&mut self) -> Result<bool> {
+        let Some(home) = &mut self.home else { return Ok(false) };
+        let Some(before) = home.reread()? else { return Ok(false) };
+        match entries_of(home) {
+            Ok(entries) => self.entries = entries,
+            Err(fault) => {
+                home.put_back(before);
+                return Err(fault);
+            }
+        }
+        Ok(true)
     }
 
     /// What a directory holds, the primary first, without opening any key.
@@ -227,6 +242,12 @@ impl Keyset {
         };
         Err(ErrorKind::Option { option: "keys", reason }.into())
     }
+}
+
+/// Those of the manifest, each read from its file.
+fn entries_of(home: &Home) -> Result<Vec<Entry>> {
+    let entry = |line: &manifest::Line| Ok(Entry { key: home.read_key(line)?, retired: line.retired });
+    home.manifest().live().map(entry).collect()
 }
 
 impl From<PrivateKey> for Keyset {

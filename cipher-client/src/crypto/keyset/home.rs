@@ -65,6 +65,17 @@ impl Home {
         &self.manifest
     }
 
+    /// Reads the manifest again; what it was before, if it is another one now.
+    pub(super) fn reread(&mut self) -> Result<Option<Manifest>> {
+        let now = Manifest::read(&self.dir)?;
+        key_files::check_dir(&self.dir, self.options.exposed())?;
+        Ok((now != self.manifest).then(|| std::mem::replace(&mut self.manifest, now)))
+    }
+
+    pub(super) fn put_back(&mut self, manifest: Manifest) {
+        self.manifest = manifest;
+    }
+
     /// Reads a key that the manifest names. A file may have been put in its
     /// place, and encryption with a passphrase does not notice changes: the id does.
     pub(super) fn read_key(&self, line: &Line) -> Result<PrivateKey> {

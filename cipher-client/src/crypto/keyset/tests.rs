@@ -166,6 +166,27 @@ fn two_programs_do_not_change_a_keyset_over_each_other() {
 
 /// A crash before the manifest is replaced.
 #[test]
+fn a_keyset_follows_what_another_program_changed() {
+    let (dir, mut first, _) = rotated(0);
+    let mut second = Keyset::open(dir.path()).unwrap();
+    assert!(!second.reload().unwrap(), "nothing has changed");
+    first.rotate_at(key(), day(1)).unwrap();
+    assert!(second.reload().unwrap());
+    assert_eq!(kids(&second), kids(&first));
+    first.prune_at(day(9), Duration::ZERO).unwrap();
+    let gone = Keyset::list(dir.path()).unwrap().swap_remove(0).private;
+    let kept = fs::read(&gone).unwrap();
+    fs::remove_file(&gone).unwrap();
+    assert!(matches!(second.reload().unwrap_err().kind(), ErrorKind::Io { .. }));
+    assert_eq!(second.keys().count(), 2, "as it was");
+    fs::write(&gone, kept).unwrap();
+    assert!(second.reload().unwrap(), "and it is tried again");
+    assert_eq!(kids(&second), kids(&first));
+    second.rotate_at(key(), day(10)).unwrap();
+    assert!(!Keyset::new(key()).reload().unwrap(), "in memory nobody else changes it");
+}
+
+#[test]
 fn a_rotation_that_a_crash_cut_short_did_not_happen() {
     let (dir, keyset, ids) = rotated(1);
     let lost = key();
