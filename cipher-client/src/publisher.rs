@@ -220,7 +220,7 @@ impl IntoSealer for PublicKey {
 
 impl IntoSealer for Recipient {
     fn into_sealer(self) -> Result<Arc<Sealer>> {
-        self.into_key().into_sealer()
+        Sealer::builder([self]).build().map(Arc::new)
     }
 }
 

@@ -81,7 +81,11 @@ pub struct Sealed {
 /// # let sealer = cipher_client::crypto::Sealer::new(&key, Default::default()).unwrap();
 /// println!("{sealer:?}");
 /// ```
-pub struct Sealer(Target);
+pub struct Sealer {
+    target: Target,
+    /// When the first of its recipients' keys ends; milliseconds since 1970.
+    expires_ms: u64,
+}
 
 enum Target {
     One(First),
@@ -103,6 +107,7 @@ enum Target {
 #[must_use = "a sealer comes from `build`"]
 pub struct SealerBuilder {
     recipients: Vec<PublicKey>,
+    expires_ms: u64,
     suite: Option<Suite>,
     identity: Option<Arc<Identity>>,
     signing: Signing,
@@ -153,16 +158,17 @@ impl SealerBuilder {
     /// what the suite does not have.
     pub fn build(self) -> Result<Sealer> {
         self.recipients.iter().try_for_each(PublicKey::check_size)?;
-        let suite = self.suite_of_keys()?;
+        let (suite, expires_ms) = (self.suite_of_keys()?, self.expires_ms);
         self.check_signing(suite)?;
-        match suite {
-            Suite::One => self.build_first().map(|first| Sealer(Target::One(first))),
+        let target = match suite {
+            Suite::One => Target::One(self.build_first()?),
             suite => {
                 let Self { recipients, identity, padding, compression, session, .. } = self;
                 let sealing = Sealing::new(suite, recipients, identity, padding, compression, session)?;
-                Ok(Sealer(Target::Two(Arc::new(sealing))))
+                Target::Two(Arc::new(sealing))
             }
-        }
+        };
+        Ok(Sealer { target, expires_ms })
     }
 
     /// The suite of the recipients' keys. One for all: a message is as safe as
@@ -216,10 +222,15 @@ impl Sealer {
     }
 
     /// A sealer for one recipient or several, up to 64.
+    ///
+    /// When the key of one of them ends ([`Recipient::until`]), it seals no more:
+    /// every call fails with [`ErrorKind::Untrusted`].
     pub fn builder(recipients: impl IntoIterator<Item = Recipient<Trusted>>) -> SealerBuilder {
+        // One too many is enough to know that there are too many.
+        let recipients: Vec<_> = recipients.into_iter().take(RECIPIENTS_TAKEN).collect();
         SealerBuilder {
-            // One too many is enough to know that there are too many.
-            recipients: recipients.into_iter().take(RECIPIENTS_TAKEN).map(Recipient::into_key).collect(),
+            expires_ms: recipients.iter().map(Recipient::expires_ms).min().unwrap_or(u64::MAX),
+            recipients: recipients.into_iter().map(Recipient::into_key).collect(),
             suite: None,
             identity: None,
             signing: Signing::default(),
@@ -231,7 +242,7 @@ impl Sealer {
 
     /// The suite it seals with.
     pub fn suite(&self) -> Suite {
-        match &self.0 {
+        match &self.target {
             Target::One(_) => Suite::One,
             Target::Two(sealing) => sealing.suite(),
         }
@@ -289,23 +300,34 @@ impl Sealer {
 
     /// Forgets the session key: the next message starts a new one.
     pub fn rotate(&self) {
-        match &self.0 {
+        match &self.target {
             Target::One(first) => first.sessions.rotate(),
             Target::Two(sealing) => sealing.rotate(),
         }
     }
 
+    /// What streams and parts are sealed with.
     pub(super) fn second(&self) -> Result<&Arc<Sealing>> {
-        match &self.0 {
+        self.check_time(unix_ms())?;
+        match &self.target {
             Target::One(_) => Err(option("suite", "streams and parts are for suite 2")),
             Target::Two(sealing) => Ok(sealing),
         }
     }
 
     fn seal_at(&self, id: Option<&str>, context: &Context, plaintext: &[u8], moment: Moment) -> Result<Sealed> {
-        match &self.0 {
-            Target::One(first) => first.seal(&request(id, context, moment), plaintext),
-            Target::Two(sealing) => sealing.seal(request(id, context, moment), plaintext),
+        let request = request(id, context, moment);
+        self.check_time(request.sent_ms)?;
+        match &self.target {
+            Target::One(first) => first.seal(&request, plaintext),
+            Target::Two(sealing) => sealing.seal(request, plaintext),
+        }
+    }
+
+    fn check_time(&self, now_ms: u64) -> Result<()> {
+        match now_ms < self.expires_ms {
+            true => Ok(()),
+            false => Err(ErrorKind::Untrusted { what: "the key of a recipient has expired: resolve it again" }.into()),
         }
     }
 }

@@ -7,6 +7,7 @@ use ciphermq_protocol::limits::ANNOUNCEMENT_BYTES_MAX;
 use ciphermq_protocol::{self as protocol, SignedAnnouncement};
 use sha2::{Digest, Sha256};
 
+use super::recipient::Recipient;
 use crate::crypto::{Identity, Kid, PublicKey, SenderKey, base64};
 use crate::error::{Error, ErrorKind, Result};
 use crate::line;
@@ -132,12 +133,13 @@ impl Announcement {
         self.not_before_ms <= now && now < self.not_after_ms
     }
 
-    pub(super) fn key(&self) -> Option<&PublicKey> {
-        self.key.as_ref()
-    }
-
     pub(super) fn not_before_ms(&self) -> u64 {
         self.not_before_ms
+    }
+
+    /// The key to seal to, as long as the announcement says.
+    pub(super) fn recipient(&self) -> Option<Recipient> {
+        self.key.clone().map(|key| Recipient::from_own_source(key).until_ms(self.not_after_ms))
     }
 
     /// Whether it refers to `before` as the one before it.
@@ -224,7 +226,7 @@ impl<'a> AnnouncementBuilder<'a> {
 }
 
 const NONE_BEFORE: [u8; 32] = [0; 32];
-const NO_END: u64 = u64::MAX;
+pub(super) const NO_END: u64 = u64::MAX;
 const NOT_READ: ErrorKind = ErrorKind::Untrusted { what: "not an announcement of a key" };
 
 /// Milliseconds since 1970; before it, zero.

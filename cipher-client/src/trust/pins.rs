@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::announcement::{Announcement, millis};
 use super::recipient::Recipient;
 use super::store::{self, Lock};
-use crate::crypto::{Kid, PublicKey, SenderKey};
+use crate::crypto::{Kid, SenderKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::line;
 
@@ -148,7 +148,7 @@ impl Pins {
     /// it is not good at this time. [`ErrorKind::Io`], [`ErrorKind::File`].
     pub fn recipient(&self, client_id: &str, now: SystemTime) -> Result<Recipient> {
         let known = self.read(client_id)?.ok_or(untrusted(NOT_PINNED))?;
-        known.key(now).map(|key| Recipient::from_own_source(key.clone()))
+        known.key(now)
     }
 
     /// The identity behind a name, to know messages from it by: see
@@ -279,13 +279,13 @@ impl Known {
     }
 
     /// The key of the newest announcement that has begun.
-    fn key(&self, now: SystemTime) -> Result<&PublicKey> {
+    fn key(&self, now: SystemTime) -> Result<Recipient> {
         let begun = self.announced.iter().rev().find(|one| one.not_before_ms() <= millis(now));
         let current = begun.ok_or(untrusted("no key was announced for this time"))?;
         if !current.is_valid(now) {
             return Err(untrusted("the key has expired"));
         }
-        current.key().ok_or(untrusted("announces no key to seal to"))
+        current.recipient().ok_or(untrusted("announces no key to seal to"))
     }
 
     fn into_pin(mut self) -> Pin {
@@ -333,7 +333,7 @@ fn changed(client_id: &str, what: &'static str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Identity, PrivateKey};
+    use crate::crypto::{Identity, PrivateKey, PublicKey};
     use std::sync::LazyLock;
     use std::time::Duration;
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::SystemTime;
 
+use super::announcement::{NO_END, millis};
 use crate::crypto::{Kid, PublicKey};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -43,6 +45,8 @@ pub enum Unverified {}
 /// ```
 pub struct Recipient<S = Trusted> {
     key: PublicKey,
+    /// Milliseconds since 1970.
+    expires_ms: u64,
     state: PhantomData<S>,
 }
 
@@ -50,7 +54,22 @@ impl Recipient<Trusted> {
     /// A key that the caller vouches for: from his own configuration, from the
     /// hand of its owner, or compared by fingerprint.
     pub fn from_own_source(key: PublicKey) -> Self {
-        Self { key, state: PhantomData }
+        Self { key, expires_ms: NO_END, state: PhantomData }
+    }
+
+    /// The same until `time`: from then on no [`Sealer`](crate::crypto::Sealer)
+    /// seals to it. What [`super::Pins`] gives ends with its announcement.
+    #[must_use]
+    pub fn until(self, time: SystemTime) -> Self {
+        self.until_ms(millis(time))
+    }
+
+    pub(super) fn until_ms(self, ms: u64) -> Self {
+        Self { expires_ms: self.expires_ms.min(ms), ..self }
+    }
+
+    pub(crate) fn expires_ms(&self) -> u64 {
+        self.expires_ms
     }
 
     /// The key.
@@ -58,7 +77,7 @@ impl Recipient<Trusted> {
         &self.key
     }
 
-    /// The key, taken out.
+    /// The key, taken out: when it ends is for the caller to know.
     pub fn into_key(self) -> PublicKey {
         self.key
     }
@@ -67,7 +86,7 @@ impl Recipient<Trusted> {
 impl Recipient<Unverified> {
     /// A key from somebody who cannot vouch for it.
     pub fn from_directory(key: PublicKey) -> Self {
-        Self { key, state: PhantomData }
+        Self { key, expires_ms: NO_END, state: PhantomData }
     }
 
     /// Trusts the key if it is the one named by `expected`, which came by a way
@@ -93,7 +112,7 @@ impl<S> Recipient<S> {
 
 impl<S> Clone for Recipient<S> {
     fn clone(&self) -> Self {
-        Self { key: self.key.clone(), state: PhantomData }
+        Self { key: self.key.clone(), expires_ms: self.expires_ms, state: PhantomData }
     }
 }
 
