@@ -123,12 +123,13 @@ impl<Body> Delivery<Body> {
         self.lease.head.attempt
     }
 
-    /// The exchange it was published to.
+    /// The exchange it was published to, as the broker says. What its sender says
+    /// is in the opened message.
     pub fn exchange(&self) -> &str {
         self.lease.head.exchange()
     }
 
-    /// The key it was published with.
+    /// The key it was published with, as the broker says.
     pub fn routing_key(&self) -> &str {
         self.lease.head.routing_key()
     }

@@ -1,5 +1,7 @@
 //! Where a message was meant to go.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a sender binds to a message beside its text: where it published it and
@@ -75,7 +77,9 @@ impl Context {
 /// another exchange or routing key than the one it was delivered with.
 ///
 /// Moves and copies between queues, dead-lettering among them, change neither.
-/// A bridge that publishes a message anew somewhere else does.
+/// A bridge that publishes a message anew somewhere else does. The delivery is
+/// what the broker says: against one that lies there is
+/// [`super::OpenerBuilder::only_for`].
 ///
 /// A message to which its sender bound nothing passes: suite 1 without a
 /// signature, or sealed with no [`Context`]. Its [`super::Opened::context`] is
@@ -107,6 +111,31 @@ impl ContextPolicy {
     }
 }
 
+/// The places that a receiver takes messages from, as it knows them itself:
+/// routing keys by exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Places(HashMap<String, HashSet<String>>);
+
+impl Places {
+    pub(super) fn new(contexts: impl IntoIterator<Item = Context>) -> Self {
+        let mut places = HashMap::<_, HashSet<_>>::new();
+        for Context { exchange, routing_key, .. } in contexts {
+            places.entry(exchange).or_default().insert(routing_key);
+        }
+        Self(places)
+    }
+
+    /// Refuses a message that its sender meant for none of them, or for nowhere.
+    pub(super) fn check(&self, bound: Option<&Context>) -> Result<()> {
+        let bound = bound.ok_or(ErrorKind::Misdirected { what: "bound to nothing" })?;
+        let keys = self.0.get(&bound.exchange);
+        match keys.is_some_and(|keys| keys.contains(&bound.routing_key)) {
+            true => Ok(()),
+            false => Err(ErrorKind::Misdirected { what: "sealed for a place that is not taken here" }.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +152,21 @@ mod tests {
             assert!(check(ContextPolicy::Off, &elsewhere).is_ok());
             assert!(ContextPolicy::Strict.check(None, &elsewhere, "m").is_ok());
         }
+    }
+
+    #[test]
+    fn only_the_named_places_are_taken() {
+        let places = Places::new([Context::new("orders", "eu"), Context::new("orders", "us"), Context::new("log", "")]);
+        for (exchange, key) in [("orders", "eu"), ("orders", "us"), ("log", "")] {
+            assert!(places.check(Some(&Context::new(exchange, key).content_type("text/plain"))).is_ok());
+        }
+        let elsewhere = [("orders", ""), ("orders", "e"), ("log", "eu"), ("", "eu"), ("orderseu", "")];
+        let elsewhere = elsewhere.map(|(exchange, key)| Some(Context::new(exchange, key)));
+        for bound in elsewhere.into_iter().chain([None, Some(Context::default())]) {
+            let error = places.check(bound.as_ref()).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Misdirected { .. }), "{bound:?}");
+        }
+        assert!(Places::new([]).check(Some(&Context::new("orders", "eu"))).is_err());
     }
 
     #[test]

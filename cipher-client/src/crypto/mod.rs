@@ -4,6 +4,34 @@
 //! [`Opener`] turns envelopes back. [`seal`] and [`open`] are the one-call
 //! forms. There is no way to pass a nonce, a session key or a random source:
 //! they are made inside, from the system.
+//!
+//! What was parsed is not opened: there is no text to be had of an [`Envelope`],
+//! nor a key out of anything that holds one.
+//!
+//! ```compile_fail,E0599
+//! # use cipher_client::crypto::Envelope;
+//! fn unauthenticated(envelope: Envelope<'_>) -> Vec<u8> {
+//!     envelope.plaintext()
+//! }
+//! ```
+//! ```compile_fail,E0616
+//! # use cipher_client::crypto::Envelope;
+//! fn undecrypted<'a>(envelope: &'a Envelope<'_>) -> &'a str {
+//!     &envelope.ciphertext
+//! }
+//! ```
+//! ```compile_fail,E0277
+//! # let keys = cipher_client::crypto::Keyset::new(cipher_client::crypto::PrivateKey::generate(2048).unwrap());
+//! println!("{keys:?}");
+//! ```
+//! ```compile_fail,E0599
+//! # let keys = cipher_client::crypto::Keyset::new(cipher_client::crypto::PrivateKey::generate(2048).unwrap());
+//! let copy = keys.clone();
+//! ```
+//! ```compile_fail,E0277
+//! # let keys = cipher_client::crypto::Keyset::new(cipher_client::crypto::PrivateKey::generate(2048).unwrap());
+//! serde_json::to_string(&keys);
+//! ```
 
 pub(crate) mod base64;
 mod context;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::context::{Context, ContextPolicy};
+use super::context::{Context, ContextPolicy, Places};
 use super::envelope::Envelope;
 use super::keys::{PrivateInner, PrivateKey};
 use super::keyset::Keyset;
@@ -119,6 +119,7 @@ pub struct Opener {
     senders: SenderPolicy,
     suites: SuiteSet,
     expected: ContextPolicy,
+    places: Option<Places>,
     sequences: PerProcess<Sequences>,
     opened: AtomicU64,
     failed: AtomicU64,
@@ -147,6 +148,7 @@ pub struct OpenerBuilder<'a> {
     senders: SenderPolicy,
     suites: SuiteSet,
     expected: ContextPolicy,
+    places: Option<Places>,
 }
 
 impl OpenerBuilder<'_> {
@@ -169,6 +171,18 @@ impl OpenerBuilder<'_> {
     /// it is refused, unless said.
     pub fn expect(self, expected: ContextPolicy) -> Self {
         Self { expected, ..self }
+    }
+
+    /// Takes only messages that their senders bound to one of these exchanges
+    /// and routing keys. What is bound to another, or to nothing, is refused with
+    /// [`ErrorKind::Misdirected`], by every call and whatever
+    /// [`expect`](Self::expect) says.
+    ///
+    /// A broker that re-routes a message can say on delivery what it likes; this
+    /// is what the receiver knows itself. Who bound it is for
+    /// [`senders`](Self::senders) to say.
+    pub fn only_for(self, places: impl IntoIterator<Item = Context>) -> Self {
+        Self { places: Some(Places::new(places)), ..self }
     }
 
     /// The opener.
@@ -198,6 +212,7 @@ impl OpenerBuilder<'_> {
             senders: self.senders,
             suites: self.suites,
             expected: self.expected,
+            places: self.places,
             sequences: PerProcess::new(moment.pid, Sequences::default()),
             opened: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -243,6 +258,7 @@ impl Opener {
             senders: SenderPolicy::default(),
             suites: SuiteSet::default(),
             expected: ContextPolicy::default(),
+            places: None,
         }
     }
 
@@ -255,6 +271,7 @@ impl Opener {
     /// - [`ErrorKind::Decrypt`]: every failure that has to do with a key, alike.
     /// - [`ErrorKind::Throttled`]: not tried, because of the failures of others.
     /// - [`ErrorKind::Untrusted`]: not from where the [`SenderPolicy`] wants it.
+    /// - [`ErrorKind::Misdirected`]: not for where [`OpenerBuilder::only_for`] wants it.
     pub fn open(&self, envelope: &str) -> Result<Opened> {
         self.open_at(envelope, None, Moment::current())
     }
@@ -325,6 +342,7 @@ impl Opener {
         let hdr = second::header_bytes(second)?;
         let reader = OpenReader::new(self, &self.opening(Moment::current()), envelope, second, &hdr, source);
         let reader = reader.inspect_err(|error| self.count_failure(error))?;
+        self.check_place(reader.message())?;
         if let Some(delivered) = delivered {
             let message = reader.message();
             self.expected.check(message.context.as_ref(), delivered, &message.message_id)?;
@@ -382,12 +400,17 @@ impl Opener {
         };
         self.count(&outcome);
         if let Ok(opened) = &mut outcome {
+            self.check_place(opened)?;
             if let Some(delivered) = delivered {
                 self.expected.check(opened.context.as_ref(), delivered, &opened.message_id)?;
             }
             self.place(opened, moment);
         }
         outcome
+    }
+
+    fn check_place(&self, opened: &Opened) -> Result<()> {
+        self.places.as_ref().map_or(Ok(()), |places| places.check(opened.context.as_ref()))
     }
 
     fn opening(&self, moment: Moment) -> Opening<'_> {
