@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
+use super::announcement::millis;
 use super::senders::{Admission, NOT_KNOWN, Senders, check_name, untrusted};
 use crate::crypto::{Kid, SIGNATURE_LEN, Sender, Suite};
 use crate::error::{ErrorKind, Result};
@@ -17,6 +19,7 @@ pub struct SenderPolicy {
     pub(super) source: String,
     pub(super) mixed: bool,
     pub(super) lower_suites: bool,
+    max_age: Option<Duration>,
 }
 
 /// A signature as it came with a message.
@@ -69,6 +72,18 @@ impl SenderPolicy {
         Self { lower_suites: true, ..self }
     }
 
+    /// Refuses signed messages that were sealed longer ago than this, by their
+    /// signed time, and those from more than ten minutes ahead.
+    ///
+    /// With a [`DedupeWindow`](crate::dedupe::DedupeWindow) that reaches as far
+    /// back, a replay is known or too old, whenever it comes; without an end to
+    /// their age, one is taken that comes when the window has forgotten. It has to
+    /// be longer than messages wait in queues.
+    #[must_use]
+    pub fn max_age(self, age: Duration) -> Self {
+        Self { max_age: Some(age), ..self }
+    }
+
     /// Whether it looks at signatures at all.
     pub(crate) fn looks(&self) -> bool {
         self.known.is_some()
@@ -106,6 +121,9 @@ impl SenderPolicy {
         admitted: &AtomicU64,
     ) -> Result<()> {
         let (Some(known), Sender::Signed(kid)) = (&self.known, sender) else { return Ok(()) };
+        if let Some(max_age) = self.max_age {
+            check_age(max_age, sent_ms, millis(SystemTime::now()))?;
+        }
         let version = known.version();
         if admitted.load(Ordering::Relaxed) == version {
             return Ok(());
@@ -127,6 +145,19 @@ impl SenderPolicy {
         Ok(sender)
     }
 }
+
+fn check_age(max_age: Duration, sent_ms: u64, now_ms: u64) -> Result<()> {
+    if Duration::from_millis(now_ms.saturating_sub(sent_ms)) > max_age {
+        return Err(untrusted("sealed longer ago than is taken here"));
+    }
+    if sent_ms.saturating_sub(now_ms) > CLOCK_AHEAD_MS {
+        return Err(untrusted("sealed later than now: somebody's clock is wrong"));
+    }
+    Ok(())
+}
+
+/// How far the clocks of senders may be ahead, where ages count.
+const CLOCK_AHEAD_MS: u64 = 10 * 60 * 1000;
 
 #[cfg(test)]
 mod tests {
@@ -197,6 +228,23 @@ mod tests {
         admit(Suite::TwoXWing, T0 + 6 + SUITE_GRACE_MS).unwrap();
         let tolerant = SenderPolicy::require_signed(senders.clone()).allow_lower_suites();
         tolerant.admit(&Sender::Signed(*me.kid()), Suite::One, T0 * 2).unwrap();
+    }
+
+    #[test]
+    fn a_message_is_taken_until_it_is_too_old() {
+        let age = Duration::from_secs(60);
+        let is_taken = |sent_ms| check_age(age, sent_ms, T0).is_ok();
+        let ages = [0, T0 - 60_001, T0 - 60_000, T0, T0 + CLOCK_AHEAD_MS, T0 + CLOCK_AHEAD_MS + 1, u64::MAX];
+        assert_eq!(ages.map(is_taken), [false, false, true, true, true, false, false]);
+
+        let (me, senders) = known();
+        let admit = |policy: SenderPolicy| policy.admit(&Sender::Signed(*me.kid()), Suite::One, T0);
+        let policy = SenderPolicy::require_signed(senders.clone());
+        assert!(is_untrusted(admit(policy.clone().max_age(age))), "of another year");
+        assert!(!senders.signs(""), "and taught nothing");
+        admit(policy).unwrap();
+        let unsigned = SenderPolicy::allow_unsigned(senders).max_age(age);
+        unsigned.admit(&Sender::Unsigned, Suite::One, T0).unwrap();
     }
 
     #[test]
