@@ -1,6 +1,6 @@
 //! Small files that must be whole, the writer's alone, and last.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fault(error)),
     };
-    if is_writable_by_others(&file).map_err(fault)? {
+    if is_writable_by_others(&file.metadata().map_err(fault)?) {
         return Err(damaged(path, "can be written by others than its owner; chmod 600 it"));
     }
     let mut bytes = Vec::new();
@@ -62,13 +62,19 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     removed.map_err(|fault| Error::io("cannot be removed", path, fault))
 }
 
-/// Makes a folder of mode 0700 if there is none.
+/// Makes a folder of mode 0700 if there is none. One that others than its owner
+/// can change is refused: they could put another file in the place of any.
 pub(super) fn make_dir(path: &Path) -> Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|fault| Error::io("cannot make the folder", path, fault))
+    builder.create(path).map_err(|fault| Error::io("cannot make the folder", path, fault))?;
+    let folder = fs::metadata(path).map_err(|fault| Error::io("cannot be read", path, fault))?;
+    match is_writable_by_others(&folder) {
+        true => Err(damaged(path, "can be changed by others than its owner; chmod 700 it")),
+        false => Ok(()),
+    }
 }
 
 pub(super) fn damaged(path: &Path, reason: &'static str) -> Error {
@@ -88,14 +94,14 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn is_writable_by_others(file: &File) -> io::Result<bool> {
+fn is_writable_by_others(file: &Metadata) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    Ok(file.metadata()?.permissions().mode() & 0o022 != 0)
+    file.permissions().mode() & 0o022 != 0
 }
 
 #[cfg(not(unix))]
-fn is_writable_by_others(_: &File) -> io::Result<bool> {
-    Ok(false)
+fn is_writable_by_others(_: &Metadata) -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -133,5 +139,21 @@ mod tests {
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(read(&path, 10).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_others_can_change_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        make_dir(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        for (mode, is_used) in [(0o770, false), (0o707, false), (0o1777, false), (0o755, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let made = make_dir(&path);
+            assert_eq!(made.is_ok(), is_used, "{mode:o}");
+            assert!(made.err().is_none_or(|error| matches!(error.kind(), ErrorKind::File { .. })));
+        }
     }
 }
