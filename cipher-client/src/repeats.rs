@@ -27,7 +27,26 @@ type Name = (Arc<str>, Sender);
 struct InHand {
     /// By name, the connection its lease is on.
     epochs: HashMap<Name, Arc<AtomicU64>>,
-    uniqueness: HashSet<[u8; 32]>,
+    /// Sealings of signed messages, and of others.
+    signed: HashSet<[u8; 32]>,
+    unsigned: HashSet<[u8; 32]>,
+}
+
+impl InHand {
+    /// Whether a copy is in hand. Anybody who has a message can take its
+    /// signature off, so an unsigned one is a copy of a signed one, and never the
+    /// other way round: it would keep the signed one out.
+    fn has_copy(&self, sender: &Sender, uniqueness: &[u8; 32]) -> bool {
+        let is_signed = matches!(sender, Sender::Signed(_));
+        self.signed.contains(uniqueness) || !is_signed && self.unsigned.contains(uniqueness)
+    }
+
+    fn sealings_of(&mut self, sender: &Sender) -> &mut HashSet<[u8; 32]> {
+        match sender {
+            Sender::Signed(_) => &mut self.signed,
+            Sender::Unsigned | Sender::Unknown(_) => &mut self.unsigned,
+        }
+    }
 }
 
 /// What is known of a delivery that has just come.
@@ -49,12 +68,11 @@ impl Repeats {
         if let Some(epoch) = in_hand.epochs.get(&name) {
             return Seen::InHand(epoch.clone());
         }
-        let copy_in_hand = in_hand.uniqueness.contains(&uniqueness);
-        if copy_in_hand || self.was_acknowledged(&key(&name, &uniqueness)) {
+        if in_hand.has_copy(&name.1, &uniqueness) || self.was_acknowledged(&key(&name, &uniqueness)) {
             return Seen::Before;
         }
         in_hand.epochs.insert(name.clone(), delivery.epoch());
-        in_hand.uniqueness.insert(uniqueness);
+        in_hand.sealings_of(&name.1).insert(uniqueness);
         Seen::New(Mark { repeats: self.clone(), name, uniqueness })
     }
 
@@ -82,7 +100,7 @@ impl Drop for Mark {
     fn drop(&mut self) {
         let mut in_hand = lock(&self.repeats.in_hand);
         in_hand.epochs.remove(&self.name);
-        in_hand.uniqueness.remove(&self.uniqueness);
+        in_hand.sealings_of(&self.name.1).remove(&self.uniqueness);
     }
 }
 

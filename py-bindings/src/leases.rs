@@ -44,8 +44,8 @@ impl Lease {
         let lease = Arc::new(Self { deliveries: Mutex::new(vec![delivery]), mark, unopened: None });
         if let Some(mark) = &lease.mark {
             let mut in_hand = mark.dedupe.in_hand();
-            in_hand.leases.insert(mark.id.clone(), Arc::downgrade(&lease));
-            in_hand.uniqueness.insert(mark.uniqueness);
+            in_hand.leases.insert((mark.id.clone(), mark.sender), Arc::downgrade(&lease));
+            in_hand.sealings_of(&mark.sender).insert(mark.uniqueness);
         }
         lease
     }
@@ -105,8 +105,8 @@ impl Lease {
     fn forget(&self) {
         if let Some(mark) = &self.mark {
             let mut in_hand = mark.dedupe.in_hand();
-            in_hand.leases.remove(&mark.id);
-            in_hand.uniqueness.remove(&mark.uniqueness);
+            in_hand.leases.remove(&(mark.id.clone(), mark.sender));
+            in_hand.sealings_of(&mark.sender).remove(&mark.uniqueness);
         }
     }
 }
@@ -162,8 +162,28 @@ pub(crate) struct Dedupe {
 /// As many as the receiver's caller holds.
 #[derive(Default)]
 struct InHand {
-    leases: HashMap<Arc<str>, Weak<Lease>>,
-    uniqueness: HashSet<[u8; 32]>,
+    /// By id and sender: the same id from another sender is another message.
+    leases: HashMap<(Arc<str>, Sender), Weak<Lease>>,
+    /// Sealings of signed messages, and of others.
+    signed: HashSet<[u8; 32]>,
+    unsigned: HashSet<[u8; 32]>,
+}
+
+impl InHand {
+    /// Whether a copy is in hand. Anybody who has a message can take its signature
+    /// off, so an unsigned one is a copy of a signed one, and never the other way
+    /// round: it would keep the signed one out.
+    fn has_copy(&self, sender: &Sender, uniqueness: &[u8; 32]) -> bool {
+        let is_signed = matches!(sender, Sender::Signed(_));
+        self.signed.contains(uniqueness) || !is_signed && self.unsigned.contains(uniqueness)
+    }
+
+    fn sealings_of(&mut self, sender: &Sender) -> &mut HashSet<[u8; 32]> {
+        match sender {
+            Sender::Signed(_) => &mut self.signed,
+            Sender::Unsigned | Sender::Unknown(_) => &mut self.unsigned,
+        }
+    }
 }
 
 /// What is known of a message that has just come.
@@ -183,7 +203,8 @@ impl Dedupe {
     /// What is known of a message that opened as `opened`.
     pub(crate) async fn look(self: &Arc<Self>, delivery: RawDelivery, opened: &Opened) -> Seen {
         let Opened { uniqueness, sender, .. } = *opened;
-        let held = self.in_hand().leases.get(delivery.message_id()).and_then(Weak::upgrade);
+        let id: Arc<str> = delivery.message_id().into();
+        let held = self.in_hand().leases.get(&(id.clone(), sender)).and_then(Weak::upgrade);
         let delivery = match held {
             None => delivery,
             Some(lease) => match lease.renew(delivery).await {
@@ -191,9 +212,8 @@ impl Dedupe {
                 Err(delivery) => delivery,
             },
         };
-        let id: Arc<str> = delivery.message_id().into();
         // The same sealing under another id is a copy that somebody made.
-        let is_copy = self.in_hand().uniqueness.contains(&uniqueness);
+        let is_copy = self.in_hand().has_copy(&sender, &uniqueness);
         let key = MessageKey::new(&id, &uniqueness).sent_by(&sender);
         // Where the disk fails it counts as new; noting it fails then.
         let is_noted = || lock(&self.acknowledged).contains_key(&key, SystemTime::now()).unwrap_or(false);
