@@ -29,7 +29,7 @@ pub(crate) struct Opener {
 impl Opener {
     #[new]
     #[pyo3(signature = (keys, *, senders=None, require_signed=None, source="", mixed=false, allow_lower_suites=false,
-        suites=None, on_misdirected="refuse"))]
+        max_age=None, suites=None, on_misdirected="refuse", only_for=None))]
     #[allow(clippy::too_many_arguments)] // the caller names them; they are one thing each
     fn new(
         keys: &Bound<'_, PyAny>,
@@ -38,16 +38,30 @@ impl Opener {
         source: &str,
         mixed: bool,
         allow_lower_suites: bool,
+        max_age: Option<Seconds>,
         suites: Option<Vec<String>>,
         on_misdirected: &str,
+        only_for: Option<Vec<Bound<'_, Context>>>,
     ) -> PyResult<Self> {
         let policy = sender_policy(senders, require_signed, source, mixed, allow_lower_suites)?;
+        let policy = match (max_age, senders) {
+            (Some(_), None) => {
+                return Err(PyTypeError::new_err("max_age needs senders: only their times are believed"));
+            }
+            (Some(Seconds(age)), Some(_)) => policy.max_age(age),
+            (None, _) => policy,
+        };
         let suites = suites.map_or(Ok(SuiteSet::ALL), |names| {
             names.iter().map(|name| suite_of(name)).collect::<PyResult<Vec<_>>>().map(SuiteSet::of)
         })?;
         let expected = context_policy(on_misdirected)?;
         let build = |keys: &crypto::Keyset| {
-            crypto::Opener::builder(keys).senders(policy).suites(suites).expect(expected).build().map_err(raised)
+            let builder = crypto::Opener::builder(keys).senders(policy).suites(suites).expect(expected);
+            let builder = match only_for {
+                Some(places) => builder.only_for(places.iter().map(|place| place.get().inner.clone())),
+                None => builder,
+            };
+            builder.build().map_err(raised)
         };
         let inner = match keys.cast::<Keyset>() {
             Ok(keys) => build(&keys.get().keys())?,

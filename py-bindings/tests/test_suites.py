@@ -212,6 +212,38 @@ def test_what_is_bound_is_found_and_compared() -> None:
     assert repr(context) == "Context('orders', 'eu.new', 'text/plain')".replace("'", '"')
 
 
+def test_only_what_was_meant_for_a_named_place_is_opened() -> None:
+    private = ciphermq.PrivateKey.generate("x25519")
+    sealer = ciphermq.Sealer(private.public_key())
+    places = [ciphermq.Context("orders", "eu"), ciphermq.Context("orders", "us")]
+    opener = ciphermq.Opener(private, only_for=places, on_misdirected="accept")
+    sealed = sealer.seal("x", context=ciphermq.Context("orders", "us", "text/plain"))
+    assert opener.open(sealed).text == opener.open(sealed, delivered=places[0]).text == "x"
+    for context in (ciphermq.Context("refunds", "eu"), ciphermq.Context("orders", ""), None):
+        sealed = sealer.seal("x", context=context) if context else sealer.seal("x")
+        for delivered in (None, places[0]):
+            with pytest.raises(ciphermq.Misdirected):
+                opener.open(sealed, delivered=delivered)
+
+
+def test_a_signed_message_is_taken_until_it_is_too_old() -> None:
+    me, private, opener = signed_pair(max_age=3600)
+    assert opener.open(ciphermq.Sealer(private.public_key(), identity=me).seal("x")).sender == me.kid
+    # Sealed in 2025.
+    vectors = Path(__file__).parents[2] / "tests" / "vectors" / "envelope-v1"
+    signed = json.loads((vectors / "signed.json").read_text())
+    key = json.loads((vectors / "keys.json").read_text())["keys"]["rsa2048"]["pkcs8"]
+    senders = ciphermq.Senders()
+    senders.add("alice", ciphermq.SenderKey.from_pem(signed["senders"]["ed25519-alice"]["spki"]))
+    old = next(case for case in signed["envelopes"] if case["id"] == "session-0")["envelope"]
+    receiver = ciphermq.PrivateKey.from_pem(key)
+    assert ciphermq.Opener(receiver, senders=senders).open(old).plaintext
+    with pytest.raises(ciphermq.Untrusted, match="longer ago"):
+        ciphermq.Opener(receiver, senders=senders, max_age=86_400).open(old)
+    with pytest.raises(TypeError, match="senders"):
+        ciphermq.Opener(private, max_age=1)
+
+
 def test_padding_hides_the_length_and_compression_shortens() -> None:
     private = ciphermq.PrivateKey.generate("x25519")
     opener = ciphermq.Opener(private)

@@ -359,7 +359,11 @@ class Opener:
 
     With `senders` only what one of them has signed is opened. `require_signed=False` takes unsigned messages as well,
     until the first signed one has come from this `source`; with `mixed` also after that. A sender that has used a
-    stronger suite before is refused a weaker one, unless `allow_lower_suites`.
+    stronger suite before is refused a weaker one, unless `allow_lower_suites`. With `max_age` (seconds) a signed message
+    is refused that was sealed longer ago: replays from before what the receiver remembers.
+
+    With `only_for` only what its sender bound to one of these exchanges and routing keys is opened, whatever the broker
+    says of the delivery; content types do not count.
     """
 
     def __new__(
@@ -371,8 +375,10 @@ class Opener:
         source: str = "",
         mixed: bool = False,
         allow_lower_suites: bool = False,
+        max_age: Optional[float] = None,
         suites: Optional[Sequence[Suite]] = None,
         on_misdirected: OnMisdirected = "refuse",
+        only_for: Optional[Sequence[Context]] = None,
     ) -> Opener: ...
     def open(self, envelope: Plaintext, *, delivered: Optional[Context] = None) -> Opened:
         """Opens an envelope; with `delivered`, one that came by this exchange and routing key.
