@@ -386,6 +386,35 @@ fn a_flood_of_session_keys_does_not_make_a_signature_optional() {
     assert!(matches!(kind(opener.open(&stripped)), ErrorKind::Untrusted { .. }));
 }
 
+/// `x` of a stranger does not let a broker try RSA blocks as often as it likes.
+#[test]
+fn a_flood_of_blocks_costs_a_bounded_number_of_unwraps_signed_or_not() {
+    let key = &keys()[0];
+    let bounds = OpenPolicy { failures: 3, failure_forgiven_after: Duration::from_secs(3600), ..OpenPolicy::default() };
+    let stranger = Identity::generate().unwrap();
+    let block = |n: u8| suite1::Forged {
+        wrapped: vec![n; 256],
+        ..suite1::Forged::new(&key.public_key(), stranger.kid(), TEXT)
+    };
+    for is_signed in [true, false] {
+        let opener = opener_with(mixed(), |builder| builder.policy(bounds));
+        let forged = |n: u8| {
+            let envelope = block(n).signed_by(&stranger);
+            if is_signed { envelope.to_string() } else { without(&envelope, "x").to_string() }
+        };
+        let outcomes: Vec<_> = (1..=20).map(|n| kind(opener.open(&forged(n)))).collect();
+        assert_eq!(outcomes[..3], [ErrorKind::Decrypt, ErrorKind::Decrypt, ErrorKind::Decrypt]);
+        assert!(outcomes[3..].iter().all(|kind| *kind == ErrorKind::Throttled), "{outcomes:?}");
+        assert_eq!(opener.stats().unwraps, 3, "signed: {is_signed}");
+    }
+    // Where signatures are required no block of a stranger is touched at all.
+    let opener = opener_with(required(), |builder| builder.policy(bounds));
+    for n in 1..=20 {
+        assert!(matches!(kind(opener.open(&block(n).signed_by(&stranger).to_string())), ErrorKind::Untrusted { .. }));
+    }
+    assert_eq!(opener.stats().unwraps, 0);
+}
+
 /// The broker leads Alice back to suite 1, which has no commitment and no
 /// protection against quantum computers, though she is known to do better.
 #[test]
