@@ -77,6 +77,23 @@ fn the_other_half_of_a_pair_is_named_as_such() {
 }
 
 #[test]
+fn a_key_of_another_use_is_told_what_it_is_not() {
+    let setting = Setting::new();
+    let pair = setting.place.keygen("pair", &["--suite", "2x"]);
+    let (private, public) = (format!("{pair}/receiver_private.pem"), format!("{pair}/receiver_public.pem"));
+    let told = bad(&setting.run(&["send", "--to", &public, "--sign", &private, "x"]), 1);
+    assert!(told.contains(&private) && told.contains("not a key that signs"), "{told}");
+    let told = bad(&setting.run(&["receive", "--identity", &private, "--from", &public]), 1);
+    assert!(told.contains(&public) && told.contains("keygen --suite sign"), "{told}");
+    let small = setting.place.path("small.pem");
+    fs::write(&small, RSA_1024).unwrap();
+    let told = bad(&setting.run(&["send", "--to", &small, "x"]), 1);
+    assert!(told.contains("small.pem: an RSA key of 1024 bits") && told.contains("ask for a new one"), "{told}");
+    let unset = bad(&run(&["keygen", "--out", &setting.place.path("no"), "--passphrase-env", "NOT_SET_HERE"]), 2);
+    assert!(unset.contains("environment variable NOT_SET_HERE is not set"), "{unset}");
+}
+
+#[test]
 fn a_directory_stands_for_its_keyset_and_otherwise_the_file_meant_is_named() {
     let setting = Setting::new();
     let set = setting.place.keygen("set", &["--suite", "2x", "--keyset"]);
@@ -217,3 +234,13 @@ fn help_says_what_cannot_be_undone() {
         assert!(words.join(" ").contains(told), "{told:?} in {help}");
     }
 }
+
+/// A public key of a size that nobody should use any more.
+const RSA_1024: &str = "\
+-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCi//yeezt5hrNL5ADLHNkVToO6
+TuAUT67/hc9cJTruqry8H9cS4IBxNLH3vtXKeuMbwUcK0LM9di3kpnO5pkHrzVqk
+R+wLb5VcLIrUw+6pG7yCP84o7g4q8agQPZLRUnzenlRL7WiYZ5kb3a3g8cw/jjrm
+igpd5hwnM4nQz1xZ2QIDAQAB
+-----END PUBLIC KEY-----
+";

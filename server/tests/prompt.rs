@@ -88,6 +88,7 @@ fn an_interrupt_leaves_the_terminal_as_it_was_and_writes_nothing() {
     let mut child = terminal.run(&["keygen", "--suite", "2x", "--out", out.to_str().unwrap(), "--encrypt"]);
     terminal.shows("New passphrase of the private key: ");
     terminal.type_in("hors\x03");
+    terminal.shows("interrupted");
     assert_eq!(wait(&mut child).code(), Some(1));
     assert!(terminal.is_as_before());
     assert!(!out.exists());

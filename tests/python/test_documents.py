@@ -57,6 +57,15 @@ def test_encryption(follow):
             assert message.text == "to whatever key the warehouse has now"
 
 
+def test_lengths_that_keys_are_chosen_by():
+    document = (ROOT / "docs/encryption.md").read_text(encoding="utf-8")
+    lengths = {}
+    for kind in ("rsa", "x25519", "x-wing"):
+        lengths[kind] = len(ciphermq.Sealer(ciphermq.PrivateKey.generate(kind).public_key()).seal(bytes(1024)))
+        assert f"| {lengths[kind]:,} bytes |" in document
+    assert f"{lengths['x-wing'] - lengths['x25519']:,} bytes more on each message" in document
+
+
 def test_operations_on_keys(follow):
     printed = follow("docs/operations.md", section="Keys", blocks=1)
     assert printed.count("  status  ") == 2 and "retired key  sha256:" in printed and "deleted" not in printed

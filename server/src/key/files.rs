@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use cipher_client::ErrorKind;
 use cipher_client::crypto::{
-    IDENTITY_FILE, Identity, KeyFileOptions, Keyset, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE, PemKind, PrivateKey, PublicKey,
-    SENDER_KEY_FILE, SenderKey,
+    IDENTITY_FILE, Identity, KeyFileOptions, KeyKind, Keyset, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE, PemKind, PrivateKey,
+    PublicKey, RSA_BITS_MIN, SENDER_KEY_FILE, SenderKey,
 };
 
 use super::at;
@@ -33,19 +34,24 @@ pub(crate) fn recipient(path: &Path) -> Result<PublicKey, Fault> {
         path = Keyset::list(&path).map_err(Fault::runtime)?.swap_remove(0).public;
     }
     public_half(&path, PUBLIC_KEY_FILE)?;
-    PublicKey::from_file(&path).map_err(|fault| at(&path, fault))
+    let key = PublicKey::from_file(&path).map_err(|fault| at(&path, fault))?;
+    match key.kind() {
+        KeyKind::Rsa if key.bits() < RSA_BITS_MIN => Err(too_small(&path, key.bits())),
+        _ => Ok(key),
+    }
 }
 
 /// The key to sign with.
 pub(crate) fn identity(path: &Path, passphrase: &PassphraseFrom, exposed: Exposed) -> Result<Identity, Fault> {
     private_half(path, IDENTITY_FILE)?;
-    Identity::from_file_with(path, &options_for(path, passphrase, exposed)?).map_err(|fault| at(path, fault))
+    let identity = Identity::from_file_with(path, &options_for(path, passphrase, exposed)?);
+    identity.map_err(|fault| no_signing_key(path, fault))
 }
 
 /// The key that a sender signs with, as its receivers have it.
 pub(crate) fn sender(path: &Path) -> Result<SenderKey, Fault> {
     public_half(path, SENDER_KEY_FILE)?;
-    SenderKey::from_file(path).map_err(|fault| at(path, fault))
+    SenderKey::from_file(path).map_err(|fault| no_signing_key(path, fault))
 }
 
 fn private_half(path: &Path, usual: &str) -> Result<(), Fault> {
@@ -73,6 +79,22 @@ pub(super) fn form(path: &Path, usual: &str) -> Result<PemKind, Fault> {
         false => "name a PEM file".to_owned(),
     };
     Err(Fault::runtime(format!("{shown}: a directory that holds no keyset; {next}")))
+}
+
+fn too_small(path: &Path, bits: usize) -> Fault {
+    let path = path.display();
+    let next = "ask for a new one, made with `ciphermq keygen`";
+    Fault::runtime(format!("{path}: an RSA key of {bits} bits is below the least size of {RSA_BITS_MIN}; {next}"))
+}
+
+fn no_signing_key(path: &Path, fault: cipher_client::Error) -> Fault {
+    match fault.kind() {
+        ErrorKind::Key { .. } => {
+            let next = "`ciphermq keygen --suite sign` makes a pair";
+            Fault::runtime(format!("{}: not a key that signs (Ed25519); {next}", path.display()))
+        }
+        _ => at(path, fault),
+    }
 }
 
 fn other_half(path: &Path, is: &str, needed: &str) -> Fault {

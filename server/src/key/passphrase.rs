@@ -60,6 +60,9 @@ pub(crate) fn from_file(path: &Path, exposed: Exposed) -> Result<Passphrase, Fau
 }
 
 pub(crate) fn from_env(name: &str) -> Result<Passphrase, Fault> {
+    if std::env::var_os(name).is_none() {
+        return Err(Fault::usage(format!("environment variable {name} is not set")));
+    }
     Passphrase::from_env(name).map_err(|fault| Fault::usage(format!("environment variable {name}: {fault}")))
 }
 
@@ -103,7 +106,10 @@ fn read_hidden(prompt: &str, flags: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
         read_line(&mut stdin.lock())
     });
     eprintln!();
-    typed.map_err(Fault::runtime)
+    typed.map_err(|fault| match fault.kind() {
+        io::ErrorKind::Interrupted => Fault::runtime("interrupted"),
+        _ => Fault::runtime(fault),
+    })
 }
 
 /// Reads what is typed, byte by byte: the terminal is not in line mode, so that an interrupt comes here as well and the
