@@ -54,7 +54,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::recent::Recent;
-use self::record::Salt;
+use self::record::{Salt, Trait};
 use self::shape::Shape;
 use self::shared::SharedStore;
 use crate::crypto::{Kid, Sender};
@@ -66,7 +66,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub enum Freshness {
     /// Not seen, and now noted.
     Fresh,
-    /// Its id was seen before from its sender, or its sealing was.
+    /// Its id was seen before from its sender, or, if it is not signed, its
+    /// sealing was.
     Duplicate,
 }
 
@@ -234,11 +235,11 @@ impl DedupeWindow {
     ///
     /// As there.
     pub fn check_and_insert_key(&mut self, key: &MessageKey<'_>, now: SystemTime) -> Result<Freshness> {
-        let record = self.salt.record(key, unix_secs(now));
+        let (record, traits) = (self.salt.record(key, unix_secs(now)), Trait::of(key));
         let window_secs = self.options.window_secs();
         match &mut self.kept {
             Kept::InMemory(recent) => {
-                if recent.contains(&record, |known, _| !known.is_expired(window_secs, record.seen)) {
+                if recent.contains(&record, traits, |known, _| !known.is_expired(window_secs, record.seen)) {
                     return Ok(Freshness::Duplicate);
                 }
                 recent.drop_expired(window_secs, record.seen);
@@ -246,7 +247,7 @@ impl DedupeWindow {
             }
             Kept::InFile(store) => {
                 let mut store = store.lock();
-                if store.contains(&record, window_secs)? {
+                if store.contains(&record, traits, window_secs)? {
                     return Ok(Freshness::Duplicate);
                 }
                 store.insert(&record, window_secs, self.options.durability)?;
@@ -268,13 +269,13 @@ impl DedupeWindow {
     ///
     /// [`ErrorKind::Io`]: not known.
     pub fn contains_key(&self, key: &MessageKey<'_>, now: SystemTime) -> Result<bool> {
-        let record = self.salt.record(key, unix_secs(now));
+        let (record, traits) = (self.salt.record(key, unix_secs(now)), Trait::of(key));
         let window_secs = self.options.window_secs();
         match &self.kept {
             Kept::InMemory(recent) => {
-                Ok(recent.contains(&record, |known, _| !known.is_expired(window_secs, record.seen)))
+                Ok(recent.contains(&record, traits, |known, _| !known.is_expired(window_secs, record.seen)))
             }
-            Kept::InFile(store) => store.lock().contains(&record, window_secs),
+            Kept::InFile(store) => store.lock().contains(&record, traits, window_secs),
         }
     }
 

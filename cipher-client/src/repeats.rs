@@ -1,7 +1,8 @@
 //! Recognising a message that comes again: one that was acknowledged before,
 //! and one that is in hand right now.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,24 +28,28 @@ type Name = (Arc<str>, Sender);
 struct InHand {
     /// By name, the connection its lease is on.
     epochs: HashMap<Name, Arc<AtomicU64>>,
-    /// Sealings of signed messages, and of others.
-    signed: HashSet<[u8; 32]>,
-    unsigned: HashSet<[u8; 32]>,
+    /// How many have a sealing.
+    sealings: HashMap<[u8; 32], usize>,
 }
 
 impl InHand {
-    /// Whether a copy is in hand. Anybody who has a message can take its
-    /// signature off, so an unsigned one is a copy of a signed one, and never the
-    /// other way round: it would keep the signed one out.
+    /// Whether this is a copy of what is in hand, made by somebody. A signed message
+    /// is none: its id and its sender tell it, and what has the same sealing
+    /// without its signature must not keep it out.
     fn has_copy(&self, sender: &Sender, uniqueness: &[u8; 32]) -> bool {
-        let is_signed = matches!(sender, Sender::Signed(_));
-        self.signed.contains(uniqueness) || !is_signed && self.unsigned.contains(uniqueness)
+        !matches!(sender, Sender::Signed(_)) && self.sealings.contains_key(uniqueness)
     }
 
-    fn sealings_of(&mut self, sender: &Sender) -> &mut HashSet<[u8; 32]> {
-        match sender {
-            Sender::Signed(_) => &mut self.signed,
-            Sender::Unsigned | Sender::Unknown(_) => &mut self.unsigned,
+    fn hold(&mut self, uniqueness: [u8; 32]) {
+        *self.sealings.entry(uniqueness).or_default() += 1;
+    }
+
+    fn let_go(&mut self, uniqueness: [u8; 32]) {
+        if let Entry::Occupied(mut held) = self.sealings.entry(uniqueness) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
         }
     }
 }
@@ -72,7 +77,7 @@ impl Repeats {
             return Seen::Before;
         }
         in_hand.epochs.insert(name.clone(), delivery.epoch());
-        in_hand.sealings_of(&name.1).insert(uniqueness);
+        in_hand.hold(uniqueness);
         Seen::New(Mark { repeats: self.clone(), name, uniqueness })
     }
 
@@ -100,7 +105,7 @@ impl Drop for Mark {
     fn drop(&mut self) {
         let mut in_hand = lock(&self.repeats.in_hand);
         in_hand.epochs.remove(&self.name);
-        in_hand.sealings_of(&self.name.1).remove(&self.uniqueness);
+        in_hand.let_go(self.uniqueness);
     }
 }
 

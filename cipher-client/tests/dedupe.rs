@@ -62,7 +62,7 @@ fn a_message_is_known_by_its_id_and_by_its_sealing() {
 }
 
 /// Who can send unsigned messages must not be able to use up the ids of one
-/// who signs. The sealing is the same whoever sends it.
+/// who signs.
 #[test]
 fn ids_of_different_senders_are_different_ids() {
     let dir = tempfile::tempdir().unwrap();
@@ -85,6 +85,23 @@ fn ids_of_different_senders_are_different_ids() {
         }
         assert!(!window.contains_key(&new.sent_by(&Sender::Signed(stranger)), now()).unwrap());
         assert_eq!(window.len(), 3);
+    }
+}
+
+/// A copy without its signature is known by its sealing; but what has the sealing
+/// of a signed message, or was shown before it, does not keep that out.
+#[test]
+fn a_sealing_keeps_out_unsigned_messages_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ann, bob) = (Kid::from_bytes([7; 32]), Kid::from_bytes([8; 32]));
+    for mut window in [DedupeWindow::in_memory(options(10)).unwrap(), open(&dir.path().join("seen"), 10)] {
+        let key = |id| MessageKey::new(id, &[1; 32]);
+        let mut note = |key: &MessageKey<'_>| window.check_and_insert_key(key, now()).unwrap();
+        assert_eq!(note(&key("a")), Freshness::Fresh);
+        assert_eq!(note(&key("b").signed_by(&ann)), Freshness::Fresh, "after a copy without its signature");
+        assert_eq!(note(&key("c").signed_by(&bob)), Freshness::Fresh, "made by another to look like it");
+        assert_eq!(note(&key("b").signed_by(&ann)), Freshness::Duplicate);
+        assert_eq!(note(&key("d")), Freshness::Duplicate);
     }
 }
 

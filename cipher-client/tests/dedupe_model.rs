@@ -122,7 +122,8 @@ impl History {
 
     fn knows(&self, message: &Message) -> bool {
         let is_same = |old: &Message| {
-            old.uniqueness == message.uniqueness || (old.sender, old.id) == (message.sender, message.id)
+            let is_copy = message.sender.is_none() && old.uniqueness == message.uniqueness;
+            is_copy || (old.sender, old.id) == (message.sender, message.id)
         };
         let window = self.options.window.as_secs();
         let live = self.list.iter().rev().take(self.options.entries);

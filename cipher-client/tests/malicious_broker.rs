@@ -352,13 +352,13 @@ fn a_place_is_asked_for_by_every_call() {
 }
 
 /// The broker shows a message without its signature first, so that the true one
-/// comes as a copy of it while that is in hand: no reason to leave out the signed
-/// one.
+/// comes as a copy of it. In hand or done with, it is no reason to leave out the
+/// signed one; but the other way round it is.
 #[tokio::test]
 async fn a_copy_without_its_signature_keeps_the_signed_message_from_nobody() {
     let key = &keys()[0];
     let sealer = signing(key);
-    let one = seal(&sealer, "m-1");
+    let (one, other) = (seal(&sealer, "m-1"), seal(&sealer, "m-2"));
     let mut stage = Stage::remembering(opener(mixed())).await;
     stage.deliver("m-8", &with(&without(&one, "x"), "message_id", json!("m-8"))).await;
     let stripped = stage.next().await.unwrap();
@@ -366,6 +366,30 @@ async fn a_copy_without_its_signature_keeps_the_signed_message_from_nobody() {
     stage.deliver("m-1", &one).await;
     stage.expect_signed("m-1").await;
     stage.ack(stripped).await;
+    // Its session is known to be signed by now, so this one needs a new opener to be taken at all.
+    let mut stage = Stage::remembering(opener(mixed())).await;
+    stage.deliver("m-9", &with(&without(&other, "x"), "message_id", json!("m-9"))).await;
+    let stripped = stage.next().await.unwrap();
+    stage.ack(stripped).await;
+    stage.deliver("m-2", &other).await;
+    stage.expect_signed("m-2").await;
+    assert_eq!(stage.consumer.stats().duplicates, 0);
+}
+
+/// Nonce and tag are no hash: whoever knows his own session key can make a
+/// message that has those of another.
+#[tokio::test]
+async fn a_made_up_message_with_the_sealing_of_a_signed_one_keeps_it_from_nobody() {
+    let key = &keys()[0];
+    let genuine = seal(&signing(key), "m-1");
+    let forged = suite1::with_sealing_of(&genuine, &key.public_key(), "m-9");
+    let mut stage = Stage::remembering(opener(mixed())).await;
+    stage.deliver("m-9", &forged).await;
+    let made_up = stage.next().await.unwrap();
+    assert_eq!(made_up.sender(), Sender::Unsigned);
+    stage.ack(made_up).await;
+    stage.deliver("m-1", &genuine).await;
+    stage.expect_signed("m-1").await;
 }
 
 /// Who signs is remembered of the source, so it does not help to make the

@@ -1,6 +1,7 @@
 //! A message in a receiver's hand: what holds it, and how it is settled.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -45,7 +46,7 @@ impl Lease {
         if let Some(mark) = &lease.mark {
             let mut in_hand = mark.dedupe.in_hand();
             in_hand.leases.insert((mark.id.clone(), mark.sender), Arc::downgrade(&lease));
-            in_hand.sealings_of(&mark.sender).insert(mark.uniqueness);
+            in_hand.hold(mark.uniqueness);
         }
         lease
     }
@@ -106,7 +107,7 @@ impl Lease {
         if let Some(mark) = &self.mark {
             let mut in_hand = mark.dedupe.in_hand();
             in_hand.leases.remove(&(mark.id.clone(), mark.sender));
-            in_hand.sealings_of(&mark.sender).remove(&mark.uniqueness);
+            in_hand.let_go(mark.uniqueness);
         }
     }
 }
@@ -164,24 +165,28 @@ pub(crate) struct Dedupe {
 struct InHand {
     /// By id and sender: the same id from another sender is another message.
     leases: HashMap<(Arc<str>, Sender), Weak<Lease>>,
-    /// Sealings of signed messages, and of others.
-    signed: HashSet<[u8; 32]>,
-    unsigned: HashSet<[u8; 32]>,
+    /// How many have a sealing.
+    sealings: HashMap<[u8; 32], usize>,
 }
 
 impl InHand {
-    /// Whether a copy is in hand. Anybody who has a message can take its signature
-    /// off, so an unsigned one is a copy of a signed one, and never the other way
-    /// round: it would keep the signed one out.
+    /// Whether this is a copy of what is in hand, made by somebody. A signed message
+    /// is none: its id and its sender tell it, and what has the same sealing
+    /// without its signature must not keep it out.
     fn has_copy(&self, sender: &Sender, uniqueness: &[u8; 32]) -> bool {
-        let is_signed = matches!(sender, Sender::Signed(_));
-        self.signed.contains(uniqueness) || !is_signed && self.unsigned.contains(uniqueness)
+        !matches!(sender, Sender::Signed(_)) && self.sealings.contains_key(uniqueness)
     }
 
-    fn sealings_of(&mut self, sender: &Sender) -> &mut HashSet<[u8; 32]> {
-        match sender {
-            Sender::Signed(_) => &mut self.signed,
-            Sender::Unsigned | Sender::Unknown(_) => &mut self.unsigned,
+    fn hold(&mut self, uniqueness: [u8; 32]) {
+        *self.sealings.entry(uniqueness).or_default() += 1;
+    }
+
+    fn let_go(&mut self, uniqueness: [u8; 32]) {
+        if let Entry::Occupied(mut held) = self.sealings.entry(uniqueness) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
         }
     }
 }

@@ -25,10 +25,11 @@ impl Recent {
         self.len
     }
 
-    /// Whether a record with the same id or the same uniqueness is here for
-    /// which `is_live` holds; it is given the record and how many are older.
-    pub(super) fn contains(&self, record: &Record, is_live: impl Fn(&Record, usize) -> bool) -> bool {
-        Trait::BOTH.into_iter().any(|by| {
+    /// Whether a record that is the same by one of `traits` is here for which
+    /// `is_live` holds; it is given the record and how many are older.
+    pub(super) fn contains(&self, record: &Record, traits: &[Trait], is_live: impl Fn(&Record, usize) -> bool) -> bool {
+        traits.iter().any(|by| {
+            let by = *by;
             let is_it = |at: &u32| {
                 let known = &self.ring[*at as usize];
                 known.is_same(record, by) && is_live(known, self.older_than(*at))
@@ -150,7 +151,11 @@ mod tests {
                 let known = list.iter().any(|old: &Record| {
                     (old.id == new.id || old.uniqueness == new.uniqueness) && !old.is_expired(WINDOW, now)
                 });
-                assert_eq!(recent.contains(&new, |old, _| !old.is_expired(WINDOW, now)), known, "seed {seed}");
+                assert_eq!(
+                    recent.contains(&new, &Trait::BOTH, |old, _| !old.is_expired(WINDOW, now)),
+                    known,
+                    "seed {seed}"
+                );
                 if known {
                     continue;
                 }
@@ -174,11 +179,11 @@ mod tests {
         recent.insert(record(1, 0));
         recent.insert_unreadable();
         recent.insert(record(2, 0));
-        assert!(!recent.contains(&UNREADABLE, |_, _| true));
-        assert!(recent.contains(&record(2, 0), |_, older| older == 2));
+        assert!(!recent.contains(&UNREADABLE, &Trait::BOTH, |_, _| true));
+        assert!(recent.contains(&record(2, 0), &Trait::BOTH, |_, older| older == 2));
         assert_eq!(recent.iter().collect::<Vec<_>>(), [(0, &record(1, 0)), (2, &record(2, 0))]);
         recent.insert(record(3, 0));
         recent.insert(record(4, 0));
-        assert!(recent.contains(&record(4, 0), |_, older| older == 2));
+        assert!(recent.contains(&record(4, 0), &Trait::BOTH, |_, older| older == 2));
     }
 }

@@ -49,6 +49,17 @@ pub(super) enum Trait {
 
 impl Trait {
     pub(super) const BOTH: [Trait; 2] = [Trait::Id, Trait::Uniqueness];
+
+    /// By what a message is looked for. That of a signed one is its id, which is
+    /// authentic with its sender; its sealing is not looked for: in suite 1 somebody
+    /// else can make a message with the same one, or show a copy without the
+    /// signature first, and would keep it out.
+    pub(super) fn of(key: &MessageKey<'_>) -> &'static [Trait] {
+        match key.sender {
+            Some(_) => &[Trait::Id],
+            None => &Self::BOTH,
+        }
+    }
 }
 
 impl Salt {

@@ -64,15 +64,15 @@ impl Store {
 
     /// Whether the message is among the last `entries` and within the window
     /// as seen from `wanted`.
-    pub(super) fn contains(&self, wanted: &Record, window_secs: u32) -> Result<bool> {
+    pub(super) fn contains(&self, wanted: &Record, traits: &[Trait], window_secs: u32) -> Result<bool> {
         let is_live = |known: &Record, older: usize| {
             self.shape.holds(self.head, self.first + older as u64) && !known.is_expired(window_secs, wanted.seen)
         };
-        if self.recent.contains(wanted, is_live) {
+        if self.recent.contains(wanted, traits, is_live) {
             return Ok(true);
         }
-        for by in Trait::BOTH {
-            if self.is_in_segments(wanted, by, window_secs)? {
+        for by in traits {
+            if self.is_in_segments(wanted, *by, window_secs)? {
                 return Ok(true);
             }
         }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     fn known(store: &Store) -> Vec<u8> {
-        (0..=u8::MAX).filter(|n| store.contains(&record(store, *n), WINDOW).unwrap()).collect()
+        (0..=u8::MAX).filter(|n| store.contains(&record(store, *n), &Trait::BOTH, WINDOW).unwrap()).collect()
     }
 
     /// A disk that fails and later works again, at each step of a note.
@@ -341,8 +341,8 @@ mod tests {
         let (mut store, _) = open::open(&path, Shape::of(100)).unwrap();
         (0..100).for_each(|n| insert(&mut store, n).unwrap());
         *store.ring.file() = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        assert!(store.contains(&record(&store, 3), WINDOW).is_err());
-        assert!(store.contains(&record(&store, 99), WINDOW).unwrap(), "in memory");
+        assert!(store.contains(&record(&store, 3), &Trait::BOTH, WINDOW).is_err());
+        assert!(store.contains(&record(&store, 99), &Trait::BOTH, WINDOW).unwrap(), "in memory");
     }
 
     /// Both would write into the same slots.
