@@ -9,8 +9,10 @@ A file is sealed in parts, one envelope a line, and opened whole or not at all.
 """
 
 import argparse
+import os
 import pathlib
 import sys
+import tempfile
 
 import sealed_keys
 
@@ -30,6 +32,8 @@ def main() -> int:
             seal(sealed_keys.sealer(options.keys), options.file)
         else:
             open_sealed(sealed_keys.opener(options.keys), options.file)
+    except KeyboardInterrupt:
+        return 130
     except (OSError, ciphermq.CipherMQError) as error:
         print(f"{options.file}: {error}", file=sys.stderr)
         return 1
@@ -40,7 +44,7 @@ def seal(sealer: ciphermq.Sealer, file: pathlib.Path) -> None:
     # The name is bound: a file that was exchanged for another one does not open under its name.
     context = ciphermq.Context("files", file.name)
     parts = sealer.seal_parts(file.read_bytes(), PART_BYTES, context=context)
-    file.with_name(file.name + ".sealed").write_text("\n".join(parts) + "\n")
+    put(file.with_name(file.name + ".sealed"), "".join(f"{part}\n" for part in parts).encode())
 
 
 def open_sealed(opener: ciphermq.Opener, file: pathlib.Path) -> None:
@@ -53,8 +57,15 @@ def open_sealed(opener: ciphermq.Opener, file: pathlib.Path) -> None:
         whole = collector.add(opener.open(line, delivered=delivered)) or whole
     if whole is None:
         raise SystemExit(f"{file}: a part is missing")
-    with target.open("xb") as out:  # nothing is written over
-        out.write(whole.plaintext)
+    put(target, whole.plaintext)
+
+
+def put(file: pathlib.Path, content: bytes) -> None:
+    """Whole or not at all, and over nothing."""
+    with tempfile.NamedTemporaryFile(dir=file.parent) as partial:
+        partial.write(content)
+        partial.flush()
+        os.link(partial.name, file)
 
 
 if __name__ == "__main__":

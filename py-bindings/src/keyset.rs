@@ -77,6 +77,11 @@ impl Keyset {
         Ok(deleted.iter().map(ToString::to_string).collect())
     }
 
+    /// Reads the directory again, if another program has changed it; whether it had.
+    fn reload(&self, py: Python<'_>) -> PyResult<bool> {
+        logging::detached(py, || self.change().reload()).map_err(raised)
+    }
+
     fn __len__(&self) -> usize {
         self.keys().keys().count()
     }

@@ -87,6 +87,14 @@ def test_a_keyset_opens_what_was_sealed_before_a_change_of_keys(tmp_path: Path) 
         ciphermq.Keyset.open(tmp_path / "keys")
 
 
+def test_a_keyset_follows_what_another_program_changed(tmp_path: Path) -> None:
+    ciphermq.Keyset.create(tmp_path / "keys", ciphermq.PrivateKey.generate("x25519"))
+    here, elsewhere = ciphermq.Keyset.open(tmp_path / "keys"), ciphermq.Keyset.open(tmp_path / "keys")
+    assert not here.reload()
+    elsewhere.rotate(ciphermq.PrivateKey.generate("x25519"))
+    assert here.reload() and here.kids == elsewhere.kids
+
+
 def test_several_keys_may_be_given_in_the_place_of_a_keyset() -> None:
     keys = [ciphermq.PrivateKey.generate(kind) for kind in KINDS]
     opener = ciphermq.Opener(keys)

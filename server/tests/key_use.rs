@@ -219,6 +219,18 @@ fn one_message_is_for_several_receivers() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_fault() {
+    let place = Place::new();
+    let set = place.keygen("set", &["--suite", "2x", "--keyset"]);
+    for command in ["show", "fingerprint"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = ciphermq().args(["key", command, &set]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!((ended.status.code(), text(&ended.stderr)), (Some(0), ""));
+    }
+}
+
+#[test]
 fn help_says_what_cannot_be_undone() {
     for (command, told) in [
         (&["key", "prune", "--help"][..], "can never be read again"),

@@ -193,6 +193,11 @@ class Keyset:
     def rotate(self, key: PrivateKey) -> None:
         """Makes `key` the primary; the one before still opens. An `Opener` made before does not know it: make a new one."""
 
+    def reload(self) -> bool:
+        """Reads the directory again if another program has changed it, and says whether it had. An `Opener` or `Receiver` made before
+        does not know the new keys: make a new one.
+        """
+
     def prune(self, retention: float) -> List[str]:
         """Deletes the keys retired for `retention` seconds or longer; their names. What is sealed to them is lost."""
 
