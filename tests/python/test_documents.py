@@ -57,6 +57,26 @@ def test_encryption(follow):
             assert message.text == "to whatever key the warehouse has now"
 
 
+def test_links_lead_somewhere():
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")]
+    assert len(documents) >= 10
+    dead = []
+    for document in documents:
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text(encoding="utf-8")):
+            path, _, anchor = link.partition("#")
+            target = (document.parent / path).resolve() if path else document
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                dead.append(f"{document.relative_to(ROOT)}: {link}")
+    assert not dead
+
+
+def anchors(document):
+    """As GitHub makes them of headings."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_lengths_that_keys_are_chosen_by():
     document = (ROOT / "docs/encryption.md").read_text(encoding="utf-8")
     lengths = {}
