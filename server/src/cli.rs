@@ -257,6 +257,11 @@ pub(crate) struct Receive {
     #[arg(long, value_name = "SENDER_PUBLIC.PEM")]
     pub(crate) from: Vec<PathBuf>,
 
+    /// File that remembers what was printed and acknowledged, 1,000,000 messages of the last 24 hours: one that comes again,
+    /// also under another id, is acknowledged and not printed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dedupe: Option<PathBuf>,
+
     /// Broker to connect to
     #[arg(long, env = "CIPHERMQ_SERVER", value_name = "HOST:PORT", default_value = limits::LISTEN_DEFAULT)]
     pub(crate) server: String,

@@ -3,10 +3,11 @@ use std::future::Future;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cipher_client::crypto::{Keyset, Opener, Sender};
+use cipher_client::dedupe::{DedupeOptions, DedupeWindow};
 use cipher_client::trust::{SenderPolicy, Senders};
 use cipher_client::{Client, ConnectOptions, ConsumeOptions, Consumer, Delivery, Settled};
 use serde::Serialize;
@@ -32,7 +33,7 @@ pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
         let connect = ConnectOptions::new(&options.server).name("ciphermq-receive");
         let client = Client::connect(connect).await.map_err(Fault::runtime)?;
         let prefetch = options.count.map_or(u64::MAX, |count| count.max(1)).min(ACKS_MAX as u64) as u32;
-        let consume = ConsumeOptions::new().prefetch(prefetch);
+        let consume = remembering(ConsumeOptions::new().prefetch(prefetch), options)?;
         let mut consumer = client.consume(&options.queue, opener, consume).await.map_err(Fault::runtime)?;
         let status = receive(&mut consumer, &mut keys, options, stop.as_mut()).await?;
         consumer.close().await.map_err(Fault::runtime)?;
@@ -76,6 +77,12 @@ fn senders(paths: &[PathBuf]) -> Result<Senders, Fault> {
         senders.add(&path.to_string_lossy(), files::sender(path)?).map_err(|fault| key::at(path, fault))?;
     }
     Ok(senders)
+}
+
+fn remembering(consume: ConsumeOptions, options: &Receive) -> Result<ConsumeOptions, Fault> {
+    let Some(path) = &options.dedupe else { return Ok(consume) };
+    let window = DedupeWindow::open(path, DedupeOptions::default(), SystemTime::now()).map_err(Fault::runtime)?;
+    Ok(consume.dedupe(Arc::new(Mutex::new(window))))
 }
 
 async fn receive(
