@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cipher_client::ErrorKind;
 use ciphermq_broker::limits as broker;
 use ciphermq_protocol::{Durability, limits as wire};
 use ciphermq_server::limits;
@@ -371,6 +372,15 @@ impl Fault {
     pub(crate) fn runtime(error: impl Into<Box<dyn Error>>) -> Fault {
         Fault { status: Status::Failure, error: error.into() }
     }
+}
+
+/// Why there is no connection to the broker.
+pub(crate) fn not_connected(server: &str, error: &cipher_client::Error) -> Fault {
+    let next = match error.kind() {
+        ErrorKind::Connection => "; `ciphermq serve` starts a broker, --server names another",
+        _ => "",
+    };
+    Fault::runtime(format!("{server}: {}{next}", one_line(error)))
 }
 
 /// An error and its causes, as `what: why: why`.

@@ -31,7 +31,8 @@ pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
     runtime.block_on(async {
         let mut stop = pin!(shutdown::on_signal().map_err(Fault::runtime)?);
         let connect = ConnectOptions::new(&options.server).name("ciphermq-receive");
-        let client = Client::connect(connect).await.map_err(Fault::runtime)?;
+        let connected = Client::connect(connect).await;
+        let client = connected.map_err(|fault| cli::not_connected(&options.server, &fault))?;
         let prefetch = options.count.map_or(u64::MAX, |count| count.max(1)).min(ACKS_MAX as u64) as u32;
         let consume = remembering(ConsumeOptions::new().prefetch(prefetch), options)?;
         let mut consumer = client.consume(&options.queue, opener, consume).await.map_err(Fault::runtime)?;

@@ -47,8 +47,9 @@ fn sealer(options: &Send) -> Result<Sealer, Fault> {
 
 /// How many messages the broker has not confirmed.
 async fn send(options: Send, sealer: Sealer) -> Result<u64, Fault> {
-    let connect = ConnectOptions::new(options.server).name("ciphermq-send").window(WINDOW);
-    let client = Client::connect(connect).await.map_err(Fault::runtime)?;
+    let connect = ConnectOptions::new(&options.server).name("ciphermq-send").window(WINDOW);
+    let connected = Client::connect(connect).await;
+    let client = connected.map_err(|fault| cli::not_connected(&options.server, &fault))?;
     let publisher = client.publisher(&options.exchange, &options.key, sealer).map_err(Fault::runtime)?;
     let mut messages = source(options.messages);
     let mut confirms = VecDeque::with_capacity(WINDOW);

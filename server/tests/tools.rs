@@ -131,6 +131,21 @@ fn a_message_that_is_not_confirmed_makes_send_fail() {
 }
 
 #[test]
+fn a_broker_that_is_not_there_is_named_and_the_next_step_said() {
+    let setting = Setting::new();
+    // Taken and given back: nobody listens there.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (to, identity) = (setting.path("receiver_public.pem"), setting.path("receiver_private.pem"));
+    for command in [&["send", "--to", &to, "x"][..], &["receive", "--identity", &identity]] {
+        let output = run(&[command, &["--server", &nobody]].concat());
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(told.contains(&format!("{nobody}: connection to the broker")), "{told}");
+        assert!(told.contains("`ciphermq serve` starts a broker"), "{told}");
+    }
+}
+
+#[test]
 fn a_message_for_another_key_stays_in_the_queue() {
     let setting = Setting::new();
     let other = setting.path("other");
