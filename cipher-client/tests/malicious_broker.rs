@@ -6,7 +6,6 @@
 mod fake_broker;
 mod forge;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +14,7 @@ use cipher_client::crypto::{
     SessionPolicy, Suite, open,
 };
 use cipher_client::dedupe::{DedupeOptions, DedupeWindow};
-use cipher_client::trust::{Announcement, PinMode, Pins, Recipient, SenderPolicy, Senders};
+use cipher_client::trust::{Recipient, SenderPolicy, Senders};
 use cipher_client::{Client, ConsumeOptions, Consumer, Delivery, Error, ErrorKind, OnUndecryptable};
 use serde_json::{Value, json};
 
@@ -453,181 +452,4 @@ fn a_sender_is_not_led_back_to_a_weaker_suite() {
         ErrorKind::Untrusted { .. }
     ));
     assert!(opener(SenderPolicy::require_signed(known).allow_lower_suites()).open(&weaker).is_ok());
-}
-
-/// The members of one suite do not pass for those of another.
-#[test]
-fn suites_do_not_mix() {
-    let [one, two] = keys().map(|key| seal(&signing(&key), "m-1"));
-    let opener = opener(required());
-    for version in [json!(1), json!("2"), json!(null), json!(2.0), json!([2]), json!(3), json!(true)] {
-        assert!(opener.open(&with(&two, "v", version.clone()).to_string()).is_err(), "{version}");
-        let marked = opener.open(&with(&one, "v", version.clone()).to_string());
-        // Foreign members are nobody's business in suite 1, unless they say it is another.
-        assert_eq!(marked.is_err(), version == json!(3), "{version}");
-    }
-    assert!(opener.open(&with(&one, "v", json!(2)).to_string()).is_err());
-    assert!(opener.open(&without(&two, "v").to_string()).is_err());
-    for suite in ["1", "2r", "2pq", "2X", "2", ""] {
-        assert!(opener.open(&with(&two, "suite", json!(suite)).to_string()).is_err(), "{suite}");
-    }
-    // The one inside the other: read as the suite it says, and nothing else of it counts.
-    let mut both = one.as_object().unwrap().clone();
-    both.extend(two.as_object().unwrap().clone());
-    let opened = opener.open(&Value::from(both).to_string()).unwrap();
-    assert_eq!(opened.suite, Suite::TwoX25519);
-}
-
-/// Two readers must not find two messages in one text: the broker could show one
-/// to the check and the other to the program.
-#[test]
-fn a_member_that_is_there_twice_is_refused_in_any_spelling() {
-    for key in keys() {
-        let (one, other) = (seal(&signing(&key), "m-1"), seal(&signing(&key), "m-2"));
-        let opener = opener(required());
-        for (name, value) in other.as_object().unwrap() {
-            let escaped = format!("\\u{:04x}{}", name.as_bytes()[0], &name[1..]);
-            for spelling in [name, &escaped] {
-                let member = format!("\"{spelling}\":{value}");
-                let text = one.to_string();
-                let first = format!("{{{member},{}", &text[1..]);
-                let last = format!("{},{member}}}", &text[..text.len() - 1]);
-                for twice in [first, last] {
-                    assert!(opener.open(&twice).is_err(), "{name}");
-                }
-            }
-            let mut upper = one.clone();
-            upper[name.to_uppercase()] = value.clone();
-            assert!(opener.open(&upper.to_string()).is_ok(), "another name is another member");
-        }
-    }
-}
-
-/// Base64 has one spelling for each value, JSON has many: none of those changes
-/// what is opened.
-#[test]
-fn another_spelling_is_refused_or_is_the_same_message() {
-    for key in keys() {
-        let envelope = seal(&signing(&key), "m-1");
-        let opener = opener(required());
-        for (name, value) in envelope.as_object().unwrap().iter().filter(|(_, value)| value.is_string()) {
-            if name == "message_id" || name == "suite" {
-                continue;
-            }
-            let text = value.as_str().unwrap();
-            let url = text.replace('+', "-").replace('/', "_");
-            let mut spellings = BTreeSet::from([format!("{text}\n"), format!(" {text}"), format!("{text}="), url]);
-            spellings.insert(text.trim_end_matches('=').to_owned());
-            spellings.insert(with_spare_bits(text));
-            for spelling in spellings.iter().filter(|spelling| *spelling != text) {
-                let changed = with(&envelope, name, json!(spelling)).to_string();
-                assert!(opener.open(&changed).is_err(), "{name}: {spelling}");
-            }
-        }
-        let escaped: String = envelope.to_string().replace('/', "\\/");
-        let spaced = serde_json::to_string_pretty(&envelope).unwrap();
-        for same in [escaped, spaced] {
-            assert_eq!(opener.open(&same).unwrap().plaintext, TEXT);
-        }
-    }
-}
-
-/// The last character before the padding with a bit set that says nothing.
-fn with_spare_bits(text: &str) -> String {
-    let fill = text.len() - text.trim_end_matches('=').len();
-    if fill == 0 {
-        return text.to_owned();
-    }
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut bytes = text.as_bytes().to_vec();
-    let at = bytes.len() - fill - 1;
-    let digit = alphabet.iter().position(|letter| *letter == bytes[at]).unwrap();
-    bytes[at] = alphabet[digit | 1];
-    String::from_utf8(bytes).unwrap()
-}
-
-/// A directory that keeps back that there is a new key wins time only until the
-/// old one ends, also against a sender that has resolved it long ago.
-#[test]
-fn a_key_that_has_ended_is_sealed_to_by_nobody() {
-    let dir = tempfile::tempdir().unwrap();
-    let pins = Pins::open(dir.path().join("pins"), PinMode::Tofu).unwrap();
-    let at = |secs: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
-    for key in keys() {
-        let me = Identity::generate().unwrap();
-        let public = key.public_key();
-        let announced = Announcement::of("billing", Some(&public)).not_after(at(1_700_000_000)).sign(&me).unwrap();
-        pins.take("billing", &[announced]).unwrap();
-        // Resolved while it was good.
-        let recipient = pins.recipient("billing", at(1_600_000_000)).unwrap();
-        let good = Recipient::from_own_source(public.clone()).until(SystemTime::now() + Duration::from_secs(3600));
-        let other = Recipient::from_own_source(PrivateKey::generate_kind(key.kind()).unwrap().public_key());
-        for (recipients, is_sealed) in
-            [(vec![good.clone()], true), (vec![recipient.clone()], false), (vec![other, recipient.clone()], false)]
-        {
-            let sealer = Sealer::builder(recipients).build().unwrap();
-            let context = Context::default();
-            let mut outcomes = vec![
-                sealer.seal(TEXT).map(drop),
-                sealer.seal_with_id("m", TEXT).map(drop),
-                sealer.seal_for(&context, TEXT).map(drop),
-            ];
-            if sealer.suite() != Suite::One {
-                outcomes.push(sealer.seal_writer(&context, None, Vec::new()).map(drop));
-                outcomes.push(sealer.seal_parts(&context, None, TEXT, 10).map(drop));
-            }
-            for outcome in outcomes {
-                match is_sealed {
-                    true => outcome.unwrap(),
-                    false => assert!(matches!(kind(outcome), ErrorKind::Untrusted { .. })),
-                }
-            }
-        }
-        pins.forget("billing").unwrap();
-    }
-}
-
-/// A publisher made of a recipient that was resolved keeps to its end as well.
-#[tokio::test]
-async fn nor_by_a_publisher() {
-    let broker = FakeBroker::start().await;
-    let (client, _peer) = broker.client().await;
-    let ended = Recipient::from_own_source(keys()[1].public_key()).until(SystemTime::now());
-    let publisher = client.publisher("e", "k", ended).unwrap();
-    assert!(matches!(kind(publisher.publish(TEXT).await), ErrorKind::Untrusted { .. }));
-    assert!(matches!(kind(publisher.publish_batch([TEXT, TEXT]).await), ErrorKind::Untrusted { .. }));
-}
-
-/// A directory that says there is no such name, or answers with what is none.
-#[tokio::test]
-async fn a_directory_that_says_nothing_of_use_gives_no_key() {
-    let dir = tempfile::tempdir().unwrap();
-    let pins = Pins::open(dir.path().join("pins"), PinMode::Tofu).unwrap();
-    let broker = FakeBroker::start().await;
-    let (client, mut peer) = broker.client().await;
-    let of_another = Announcement::of("refunds", Some(&keys()[1].public_key())).sign(&ALICE).unwrap();
-    let answers = [
-        "Error: NOT_FOUND nothing was announced".to_owned(),
-        key_answer(of_another.as_bytes()),
-        key_answer(b"no announcement"),
-        "Key: {}".to_owned(),
-    ];
-    for answer in answers {
-        let (found, ()) = within(async {
-            tokio::join!(client.resolve("billing", &pins, SystemTime::now()), async {
-                peer.expect("lookup_key billing").await;
-                peer.say(&answer).await;
-            })
-        })
-        .await;
-        let kind = kind(found);
-        let is_refused = matches!(kind, ErrorKind::Untrusted { .. } | ErrorKind::Protocol { .. });
-        assert!(is_refused, "{answer}: {kind:?}");
-        assert!(pins.look("billing").unwrap().is_none(), "nothing is pinned");
-    }
-}
-
-fn key_answer(announcement: &[u8]) -> String {
-    let announcement = forge::encode(announcement);
-    format!(r#"Key: {{"client_id":"billing","seq":1,"announced":1700,"announcement":"{announcement}"}}"#)
 }
