@@ -37,7 +37,7 @@ pub(crate) fn read(request: &mut Request, reply: &Reply<'_>, epoch: u64) -> Read
             Request::Settle,
             Reply::AckConfirmed(_) | Reply::NackConfirmed(_) | Reply::ReleaseConfirmed(_) | Reply::RejectConfirmed(_),
         )
-        | (Request::Touch, Reply::TouchConfirmed(_))
+        | (Request::Touch | Request::Hold, Reply::TouchConfirmed(_))
         | (
             Request::Declare,
             Reply::QueueDeclared | Reply::ExchangeDeclared | Reply::QueueBound | Reply::KeyAnnounced,
@@ -78,7 +78,7 @@ fn matching(id: &str, acked: &str) -> Result<Answer> {
 fn refused(request: &Request, code: Code, text: &str) -> Error {
     let kind = ErrorKind::Refused { code, text: text.to_owned() };
     match (request, code) {
-        (Request::Settle | Request::Touch, Code::NotLeased) => {
+        (Request::Settle | Request::Touch | Request::Hold, Code::NotLeased) => {
             Error::with_source(ErrorKind::LeaseLost, Error::new(kind))
         }
         _ => Error::new(kind),

@@ -8,12 +8,13 @@ use ciphermq_protocol::{Command, Name};
 use tokio::time::Instant;
 
 use crate::connection;
-use crate::consumer::{ConsumeOptions, Consumer, IntoOpener, RawConsumer, open_delivery};
+use crate::consumer::{ConsumeOptions, Consumer, IntoOpener, open_delivery};
 use crate::delivery::{Delivery, RawDelivery};
 use crate::line::{self, QueueName};
 use crate::link::Tcp;
 use crate::options::ConnectOptions;
 use crate::publisher::{BatchConfirm, Confirm, IntoSealer, Publisher};
+use crate::raw_consumer::RawConsumer;
 use crate::request::{Answer, Request};
 use crate::shared::{Handle, Shared};
 use crate::{Error, ErrorKind, Result};
@@ -160,7 +161,8 @@ impl Client {
     /// # Errors
     ///
     /// An error of opening carries the message, see
-    /// [`Error::into_undecryptable`].
+    /// [`Error::into_undecryptable`]. A part of a larger message comes by itself
+    /// ([`Opened::part`](crate::crypto::Opened::part)).
     pub async fn fetch(&self, queue: &str, identity: impl IntoOpener) -> Result<Option<Delivery>> {
         let opener = identity.into_opener()?;
         let fetched = self.fetch_raw(queue, None).await?;
@@ -218,7 +220,7 @@ impl Client {
         I: AsRef<str>,
     {
         let names = (line::name("exchange", exchange)?, line::name("key", key)?);
-        let line_max = self.shared().lock().line_bytes_max().min(self.shared().bytes_max);
+        let line_max = self.line_bytes_max();
         let count_max = BATCH_MESSAGES_MAX.min(self.shared().window);
         let mut batch = Batch::new(names);
         let mut requests = Vec::new();
@@ -239,6 +241,11 @@ impl Client {
         let (line, ids) = batch.finish();
         let request = Request::Batch { ids: ids.clone(), confirmed: 0 };
         Ok((self.shared().submit(request, line).await?, ids))
+    }
+
+    /// The longest line that the broker takes, and this client sends.
+    pub(crate) fn line_bytes_max(&self) -> usize {
+        self.shared().lock().line_bytes_max().min(self.shared().bytes_max)
     }
 
     /// The time the broker takes for an answer.

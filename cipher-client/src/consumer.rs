@@ -2,28 +2,27 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ciphermq_protocol::limits::{PREFETCH_DEFAULT, PREFETCH_MAX};
+use ciphermq_protocol::limits::PREFETCH_DEFAULT;
 use futures_core::Stream;
 
-use crate::crypto::{Context as SealedFor, OpenPolicy, Opener, PrivateKey};
+use crate::collecting::{Collecting, Sorted};
+use crate::crypto::{Context as SealedFor, OpenPolicy, Opener, PartLimits, PrivateKey};
 use crate::dedupe::DedupeWindow;
 use crate::delivery::{Delivery, RawDelivery, Verdict};
-use crate::line::{self, QueueName};
+use crate::raw_consumer::RawConsumer;
 use crate::repeats::{Repeats, Seen};
-use crate::request::Request;
-use crate::shared::{Handle, Reply};
-use crate::subscription::Subscription;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a message stays away that was not tried because too many others
 /// failed to open.
-const THROTTLED_DELAY: Duration = Duration::from_secs(5);
+pub(crate) const THROTTLED_DELAY: Duration = Duration::from_secs(5);
 
 /// How a queue is consumed.
 #[derive(Clone)]
@@ -31,6 +30,8 @@ pub struct ConsumeOptions {
     pub(crate) prefetch: u32,
     pub(crate) dedupe: Option<Arc<Mutex<DedupeWindow>>>,
     pub(crate) on_undecryptable: OnUndecryptable,
+    pub(crate) parts: PartLimits,
+    pub(crate) spool: Option<PathBuf>,
 }
 
 /// What a consumer does with a message that does not open.
@@ -51,6 +52,8 @@ impl fmt::Debug for ConsumeOptions {
             .field("prefetch", &self.prefetch)
             .field("dedupe", &self.dedupe.is_some())
             .field("on_undecryptable", &self.on_undecryptable)
+            .field("parts", &self.parts)
+            .field("spool", &self.spool)
             .finish()
     }
 }
@@ -65,7 +68,13 @@ impl ConsumeOptions {
     /// 256 deliveries at a time, repeats not recognised, undecryptable
     /// messages given to the caller.
     pub fn new() -> Self {
-        Self { prefetch: PREFETCH_DEFAULT, dedupe: None, on_undecryptable: OnUndecryptable::default() }
+        Self {
+            prefetch: PREFETCH_DEFAULT,
+            dedupe: None,
+            on_undecryptable: OnUndecryptable::default(),
+            parts: PartLimits::default(),
+            spool: None,
+        }
     }
 
     /// How many deliveries may be unsettled at a time (1 to 65535).
@@ -89,6 +98,26 @@ impl ConsumeOptions {
         self
     }
 
+    /// How much a message that comes in parts may take, and how long. The parts
+    /// of one that stays incomplete for longer go back to the queue, each with
+    /// an attempt used up, and [`Incomplete`](ErrorKind::Incomplete) says so.
+    ///
+    /// Parts that wait for others are held beyond the prefetch, up to 65,535
+    /// deliveries altogether, and leased for twice that time.
+    pub fn parts(mut self, limits: PartLimits) -> Self {
+        self.parts = limits;
+        self
+    }
+
+    /// Keeps the text of messages that come in parts in files of this directory,
+    /// opened: with mode 0600 and without a name, so that nothing is left of
+    /// them when the process ends. [`Delivery::spooled`] reads it then. Without
+    /// it they are in memory.
+    pub fn spool(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.spool = Some(dir.into());
+        self
+    }
+
     /// What happens to a message that does not open.
     pub fn on_undecryptable(mut self, policy: OnUndecryptable) -> Self {
         self.on_undecryptable = policy;
@@ -96,133 +125,19 @@ impl ConsumeOptions {
     }
 }
 
-/// The deliveries of one queue, as they were published. A [`Stream`], with a
-/// [`next`](Self::next) of its own.
-///
-/// Goes on over lost connections. Ends with an error when the queue is
-/// deleted, or is gone after a reconnect; without one when the client is
-/// closed. Dropping it cancels the subscription; deliveries not handed over
-/// go back to the queue, those in hand can still be settled.
-#[derive(Debug)]
-pub struct RawConsumer {
-    handle: Arc<Handle>,
-    queue: QueueName,
-    serial: u64,
-}
-
-impl RawConsumer {
-    pub(crate) async fn start(handle: Arc<Handle>, queue: QueueName, prefetch: u32) -> Result<Self> {
-        check_prefetch(prefetch)?;
-        let serial = handle.shared.lock().subscriptions().open(&queue, prefetch).ok_or_else(|| {
-            let text = format!("this client consumes '{}' already", queue.as_str());
-            Error::new(ErrorKind::Refused { code: ciphermq_protocol::Code::NotAllowed, text })
-        })?;
-        // From here on dropping it, also when this future is dropped, cancels.
-        let consumer = Self { handle, queue, serial };
-        consumer.ask(prefetch).await?;
-        Ok(consumer)
-    }
-
-    /// The next delivery; waits for one as long as it takes. `None` when there
-    /// will be no more. Nothing is lost when the future is dropped.
-    pub async fn next(&mut self) -> Option<Result<RawDelivery>> {
-        poll_fn(|cx| self.poll_delivery(cx)).await
-    }
-
-    /// Changes how many deliveries may be unsettled at a time, from now on. A
-    /// lower number takes nothing back.
-    ///
-    /// # Errors
-    ///
-    /// [`Option`](ErrorKind::Option) outside 1 to 65535.
-    pub async fn set_prefetch(&self, prefetch: u32) -> Result<()> {
-        check_prefetch(prefetch)?;
-        self.with_own(|own| own.set_prefetch(prefetch));
-        self.ask(prefetch).await
-    }
-
-    /// Cancels the subscription and waits for the broker's word that nothing
-    /// more will come.
-    ///
-    /// # Errors
-    ///
-    /// [`Timeout`](ErrorKind::Timeout).
-    pub async fn close(self) -> Result<()> {
-        match self.cancel() {
-            Some(reply) => reply.await.map(drop),
-            None => Ok(()),
-        }
-    }
-
-    /// The queue consumed.
-    pub fn queue(&self) -> &str {
-        self.queue.as_str()
-    }
-
-    /// Deliveries that wait here to be taken.
-    pub fn buffered(&self) -> usize {
-        self.with_own(|own| own.buffered()).unwrap_or_default()
-    }
-
-    /// Deliveries thrown away because their lease had run out while they
-    /// waited here; the broker delivers them again.
-    pub fn stale(&self) -> u64 {
-        self.with_own(|own| own.stale).unwrap_or_default()
-    }
-
-    fn with_own<T>(&self, work: impl FnOnce(&mut Subscription) -> T) -> Option<T> {
-        let mut state = self.handle.shared.lock();
-        state.subscriptions().of_consumer(self.queue.as_str(), self.serial).map(work)
-    }
-
-    async fn ask(&self, prefetch: u32) -> Result<()> {
-        let request = Request::Consume { queue: self.queue.clone(), serial: self.serial, again: false };
-        self.handle.shared.call(request, line::consume(&self.queue, prefetch)).await.map(drop)
-    }
-
-    fn cancel(&self) -> Option<Reply> {
-        let shared = &self.handle.shared;
-        let deadline = shared.deadline();
-        let slot = shared.with(|state, fx| state.cancel(&self.queue, self.serial, deadline, fx))?;
-        Some(Reply::new(shared.clone(), slot))
-    }
-
-    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RawDelivery>>> {
-        let poll = self.handle.shared.lock().poll_delivery(self.queue.as_str(), self.serial, cx);
-        poll.map(|item| item.map(|incoming| incoming.map(|incoming| RawDelivery::new(incoming, self.handle.clone()))))
-    }
-}
-
-impl Stream for RawConsumer {
-    type Item = Result<RawDelivery>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().poll_delivery(cx)
-    }
-}
-
-impl Drop for RawConsumer {
-    fn drop(&mut self) {
-        // The answer is of no interest: nothing is delivered to nobody.
-        drop(self.cancel());
-    }
-}
-
-fn check_prefetch(prefetch: u32) -> Result<()> {
-    let reason = "is 1 to 65535";
-    match (1..=PREFETCH_MAX).contains(&prefetch) {
-        true => Ok(()),
-        false => Err(Error::new(ErrorKind::Option { option: "prefetch", reason })),
-    }
-}
-
 /// The opened messages of one queue. A [`Stream`], with a
 /// [`next`](Self::next) of its own; ends as a [`RawConsumer`] does.
+///
+/// A message that was published in parts comes once all of them are there, in
+/// whatever order they came: [`ConsumeOptions::parts`]. Parts that competing
+/// consumers of one queue get between them make nobody's message whole, so a
+/// queue with such messages has one consumer.
 pub struct Consumer {
     raw: RawConsumer,
     opener: Arc<Opener>,
     on_undecryptable: OnUndecryptable,
     repeats: Option<Arc<Repeats>>,
+    collecting: Collecting,
     stats: ConsumerStats,
 }
 
@@ -245,6 +160,7 @@ impl Consumer {
             opener,
             on_undecryptable: options.on_undecryptable,
             repeats: options.dedupe.map(|dedupe| Arc::new(Repeats::new(dedupe))),
+            collecting: Collecting::new(options.parts, options.spool, options.prefetch),
             stats: ConsumerStats::default(),
         }
     }
@@ -261,6 +177,7 @@ impl Consumer {
     ///
     /// As there.
     pub async fn set_prefetch(&self, prefetch: u32) -> Result<()> {
+        self.collecting.set_prefetch(prefetch);
         self.raw.set_prefetch(prefetch).await
     }
 
@@ -296,10 +213,15 @@ impl Consumer {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         loop {
-            let raw = match ready!(self.raw.poll_delivery(cx)) {
-                Some(Ok(raw)) => raw,
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
+            if let Some(error) = self.give_up() {
+                return Poll::Ready(Some(Err(error)));
+            }
+            let raw = match self.raw.poll_delivery(cx) {
+                Poll::Ready(Some(Ok(raw))) => raw,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending if self.collecting.is_due(&self.raw, cx) => continue,
+                Poll::Pending => return Poll::Pending,
             };
             if let Some(item) = self.receive(raw) {
                 return Poll::Ready(Some(item));
@@ -310,23 +232,33 @@ impl Consumer {
     /// Opens one message; `None` when it is none of the caller's business.
     fn receive(&mut self, raw: RawDelivery) -> Option<Result<Delivery>> {
         match open_delivery(raw, &self.opener) {
-            Ok((delivery, uniqueness)) => self.once(delivery, uniqueness),
+            Ok((delivery, envelope)) if delivery.opened().part.is_some() => self.collect(delivery, envelope),
+            Ok((delivery, _)) => self.once(delivery),
             Err(error) if self.on_undecryptable == OnUndecryptable::Reject => self.put_away(error),
             Err(error) => Some(Err(error)),
         }
     }
 
-    fn once(&mut self, mut delivery: Delivery, uniqueness: [u8; 32]) -> Option<Result<Delivery>> {
+    fn once(&mut self, delivery: Delivery) -> Option<Result<Delivery>> {
         let Some(repeats) = &self.repeats else { return Some(Ok(delivery)) };
-        match repeats.look(&delivery, uniqueness) {
+        let seen = repeats.look(&delivery, delivery.opened().uniqueness);
+        self.unless_seen(delivery, seen).map(Ok)
+    }
+
+    /// Notes that the delivery is in hand, if it was not seen before.
+    fn unless_seen(&mut self, mut delivery: Delivery, seen: Seen) -> Option<Delivery> {
+        match seen {
             Seen::New(mark) => {
                 delivery.mark(mark);
-                Some(Ok(delivery))
+                Some(delivery)
             }
             Seen::InHand(epoch) => {
                 // The broker has given this connection a lease on what its
                 // holder has in hand: that one can be settled again.
                 epoch.store(delivery.epoch().load(Ordering::Acquire), Ordering::Release);
+                if delivery.opened().part.is_some() {
+                    self.collecting.hold(&delivery);
+                }
                 delivery.disarm();
                 self.stats.repeated += 1;
                 None
@@ -337,6 +269,39 @@ impl Consumer {
                 None
             }
         }
+    }
+
+    /// Puts a part to the others; the message if it was the last one missing.
+    fn collect(&mut self, mut delivery: Delivery, envelope: String) -> Option<Result<Delivery>> {
+        if let Some(repeats) = &self.repeats {
+            let seen = repeats.look_at_part(&delivery);
+            delivery = self.unless_seen(delivery, seen)?;
+        }
+        match self.collecting.add(delivery, envelope, &self.opener) {
+            Sorted::Kept => None,
+            Sorted::Refused(error) if self.on_undecryptable == OnUndecryptable::Reject => self.put_away(error),
+            Sorted::Refused(error) => Some(Err(error)),
+            Sorted::Whole(mut message) => {
+                if let Some(repeats) = &self.repeats {
+                    let Some(mark) = repeats.look_at_whole(message.opened()) else {
+                        message.settle_later(Verdict::Ack);
+                        self.stats.duplicates += 1;
+                        return None;
+                    };
+                    message.mark(mark);
+                }
+                Some(Ok(*message))
+            }
+        }
+    }
+
+    /// What to say of a message whose parts did not all come.
+    fn give_up(&mut self) -> Option<Error> {
+        let is_rejected = self.on_undecryptable == OnUndecryptable::Reject;
+        let error = self.collecting.give_up(is_rejected)?;
+        tracing::warn!(%error, queue = self.queue(), rejected = is_rejected, "parts did not come");
+        self.stats.rejected += u64::from(is_rejected);
+        (!is_rejected).then_some(error)
     }
 
     fn put_away(&mut self, error: Error) -> Option<Result<Delivery>> {
@@ -370,14 +335,11 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// Opens a delivery; with what no other sealing shares.
-pub(crate) fn open_delivery(raw: RawDelivery, opener: &Opener) -> Result<(Delivery, [u8; 32])> {
+/// Opens a delivery; with what was sealed.
+pub(crate) fn open_delivery(raw: RawDelivery, opener: &Opener) -> Result<(Delivery, String)> {
     let delivered = SealedFor::new(raw.exchange(), raw.routing_key());
     match opener.open_for(raw.envelope(), &delivered) {
-        Ok(opened) if opened.message_id == raw.message_id() => {
-            let uniqueness = opened.uniqueness;
-            Ok((raw.with_body(opened).0, uniqueness))
-        }
+        Ok(opened) if opened.message_id == raw.message_id() => Ok(raw.with_body(opened)),
         Ok(_) => {
             let error = Error::malformed("message_id", "not the one it was delivered as");
             Err(error.with_undecryptable(raw.into_undecryptable()))

@@ -5,16 +5,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use ciphermq_protocol::Command;
 
-use crate::crypto::{Context as SealedFor, Opened, Sender, Suite};
+use crate::collecting::Held;
+use crate::crypto::{Context as SealedFor, Opened, Sender, SpooledText, Suite};
 use crate::incoming::{Head, Incoming};
 use crate::repeats::Mark;
 use crate::shared::{Handle, Reply};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// A message leased to this client, its body opened.
 ///
@@ -23,6 +24,9 @@ use crate::{Error, Result};
 /// is dropped without any of them is released: the message goes back to its
 /// place in the queue at once and no attempt is used up. (An
 /// [`Undecryptable`] is not: see there.)
+///
+/// One that came in parts is settled with all of them: by a request for each,
+/// sent together.
 ///
 /// When the connection it came by is lost, the broker takes the lease back and
 /// delivers the message again; settling the old delivery fails with
@@ -33,6 +37,19 @@ pub struct Delivery<Body = Opened> {
     body: Body,
     /// Set when repeated deliveries are recognised: done with the ack.
     mark: Option<Mark>,
+    /// Set for a message that came in parts: all but the first of them.
+    rest: Option<Box<Rest>>,
+}
+
+/// What a message in parts has beside its first part.
+struct Rest {
+    /// Its own id; the lease has that of the first part.
+    id: String,
+    text: Option<SpooledText>,
+    parts: Vec<Delivery<()>>,
+    /// The mark of the first part, of which the message has the lease.
+    _mark: Option<Mark>,
+    _held: Held,
 }
 
 /// A message leased to this client, as its publisher sealed it.
@@ -60,6 +77,13 @@ impl Delivery<Opened> {
     /// still has to be settled.
     pub fn take_plaintext(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.body.plaintext)
+    }
+
+    /// The text of a message that came in parts, if they were kept in a directory
+    /// ([`ConsumeOptions::spool`](crate::ConsumeOptions::spool));
+    /// [`plaintext`](Self::plaintext) is empty then.
+    pub fn spooled(&self) -> Option<&SpooledText> {
+        self.rest.as_ref()?.text.as_ref()
     }
 
     /// Who sealed it.
@@ -114,7 +138,12 @@ impl Delivery<Unopened> {
 impl<Body> Delivery<Body> {
     /// The id its publisher gave it.
     pub fn message_id(&self) -> &str {
-        self.lease.head.id()
+        self.rest.as_ref().map_or(self.lease.head.id(), |rest| &rest.id)
+    }
+
+    /// In how many messages it came: 1, or as many as it has parts.
+    pub fn parts(&self) -> usize {
+        self.rest.as_ref().map_or(1, |rest| rest.parts.len() + 1)
     }
 
     /// Which delivery this is, counting those that used up an attempt: 1 is
@@ -169,10 +198,13 @@ impl<Body> Delivery<Body> {
     ///
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost) when that is known already.
     pub fn ack_later(mut self) -> Result<Settled> {
-        if let Some(mark) = self.mark.take() {
-            mark.done()?;
+        match self.mark.take() {
+            Some(mark) => mark.done()?,
+            // Some parts acknowledged and some not would never be whole again.
+            None if !self.is_held() => return Err(Error::new(ErrorKind::LeaseLost)),
+            None => {}
         }
-        self.lease.settle(Verdict::Ack)
+        self.settle(Verdict::Ack)
     }
 
     /// Back into the queue, at once or after `delay`; uses up an attempt.
@@ -182,7 +214,7 @@ impl<Body> Delivery<Body> {
     /// As [`ack`](Self::ack).
     pub async fn nack(mut self, delay: Option<Duration>) -> Result<()> {
         self.mark = None;
-        self.lease.settle(Verdict::Nack(delay))?.await
+        self.settle(Verdict::Nack(delay))?.await
     }
 
     /// Back into the queue at once; uses up no attempt. For a message that
@@ -193,7 +225,7 @@ impl<Body> Delivery<Body> {
     /// As [`ack`](Self::ack).
     pub async fn release(mut self) -> Result<()> {
         self.mark = None;
-        self.lease.settle(Verdict::Release)?.await
+        self.settle(Verdict::Release)?.await
     }
 
     /// Into the dead-letter queue of its queue.
@@ -205,7 +237,7 @@ impl<Body> Delivery<Body> {
     /// that is in a dead-letter queue already.
     pub async fn reject(mut self) -> Result<()> {
         self.mark = None;
-        self.lease.settle(Verdict::Reject)?.await
+        self.settle(Verdict::Reject)?.await
     }
 
     /// The lease starts anew from now, as long as its queue gives.
@@ -214,7 +246,24 @@ impl<Body> Delivery<Body> {
     ///
     /// As [`ack`](Self::ack).
     pub async fn touch(&self) -> Result<()> {
+        let parts = self.rest.iter().flat_map(|rest| &rest.parts);
+        let replies: Result<Vec<_>> = parts.map(|part| part.lease.hold(None)).collect();
+        for reply in replies? {
+            reply.await?;
+        }
         self.lease.touch().await
+    }
+
+    /// Makes the lease end `after` from now. It is on its way when this returns,
+    /// and [`Settled`] tells when the broker has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`ack_later`](Self::ack_later).
+    pub fn hold(&self, after: Duration) -> Result<Settled> {
+        let parts = self.rest.iter().flat_map(|rest| &rest.parts);
+        let rest: Result<Vec<_>> = parts.map(|part| part.lease.hold(Some(after))).collect();
+        Ok(Settled { reply: self.lease.hold(Some(after))?, rest: rest?, fault: None })
     }
 
     pub(crate) fn mark(&mut self, mark: Mark) {
@@ -225,12 +274,29 @@ impl<Body> Delivery<Body> {
     pub(crate) fn settle_later(mut self, verdict: Verdict) {
         self.mark = None;
         // A lease that is lost already needs no settling.
-        drop(self.lease.settle(verdict));
+        drop(self.settle(verdict));
+    }
+
+    fn settle(&mut self, verdict: Verdict) -> Result<Settled> {
+        let mut settled = Settled { reply: self.lease.settle(verdict)?, rest: Vec::new(), fault: None };
+        for mut part in self.rest.take().into_iter().flat_map(|rest| rest.parts) {
+            match part.lease.settle(verdict) {
+                Ok(reply) => settled.rest.push(reply),
+                Err(fault) => settled.fault = Some(fault),
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Whether all leases may be alive.
+    fn is_held(&self) -> bool {
+        let parts = self.rest.iter().flat_map(|rest| &rest.parts);
+        self.lease.is_held() && parts.into_iter().all(|part| part.lease.is_held())
     }
 
     /// The same lease around another body.
     pub(crate) fn with_body<Other>(self, body: Other) -> (Delivery<Other>, Body) {
-        (Delivery { lease: self.lease, body, mark: self.mark }, self.body)
+        (Delivery { lease: self.lease, body, mark: self.mark, rest: self.rest }, self.body)
     }
 
     pub(crate) fn epoch(&self) -> Arc<AtomicU64> {
@@ -243,12 +309,47 @@ impl<Body> Delivery<Body> {
     }
 }
 
+impl Delivery<()> {
+    /// A message out of its parts, which are in their order.
+    pub(crate) fn of_parts(
+        parts: Vec<Self>,
+        message: Opened,
+        text: Option<SpooledText>,
+        held: Held,
+    ) -> Option<Delivery> {
+        let mut parts = parts.into_iter();
+        let mut whole = parts.next()?.with_body(message).0;
+        let rest = Rest {
+            id: whole.body.message_id.clone(),
+            text,
+            parts: parts.collect(),
+            _mark: whole.mark.take(),
+            _held: held,
+        };
+        whole.rest = Some(Box::new(rest));
+        Some(whole)
+    }
+
+    /// A part that is of no use to its message, with what was sealed.
+    pub(crate) fn into_undecryptable(mut self, envelope: String) -> Undecryptable {
+        self.mark = None;
+        self.lease.on_drop = OnDrop::Leave;
+        self.with_body(Unopened(envelope)).0
+    }
+}
+
 impl RawDelivery {
     pub(crate) fn new(incoming: Incoming, handle: Arc<Handle>) -> Self {
         let Incoming { head, envelope, epoch } = incoming;
         let epoch = Arc::new(AtomicU64::new(epoch));
         let lease = Lease { head, epoch, handle, on_drop: OnDrop::Release };
-        Self { lease, body: envelope, mark: None }
+        Self { lease, body: envelope, mark: None, rest: None }
+    }
+
+    /// The envelope without a copy; what stays behind is empty, and still has to
+    /// be settled.
+    pub fn take_envelope(&mut self) -> String {
+        std::mem::take(&mut self.body)
     }
 
     pub(crate) fn into_undecryptable(mut self) -> Undecryptable {
@@ -271,13 +372,26 @@ impl<Body> fmt::Debug for Delivery<Body> {
 
 /// An answer to come about a settled delivery.
 #[derive(Debug)]
-pub struct Settled(Reply);
+pub struct Settled {
+    reply: Reply,
+    /// Those about the other parts.
+    rest: Vec<Reply>,
+    fault: Option<Error>,
+}
 
 impl Future for Settled {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| answer.map(drop))
+        while let Some(reply) = self.rest.last_mut() {
+            let outcome = ready!(Pin::new(reply).poll(cx));
+            self.rest.pop();
+            if let Err(fault) = outcome {
+                self.fault.get_or_insert(fault);
+            }
+        }
+        let outcome = ready!(Pin::new(&mut self.reply).poll(cx));
+        Poll::Ready(self.fault.take().map_or(outcome.map(drop), Err))
     }
 }
 
@@ -307,9 +421,21 @@ struct Lease {
 }
 
 impl Lease {
-    fn settle(&mut self, verdict: Verdict) -> Result<Settled> {
+    fn settle(&mut self, verdict: Verdict) -> Result<Reply> {
         self.on_drop = OnDrop::Leave;
-        self.send(&self.command(verdict)).map(Settled)
+        self.send(&self.command(verdict))
+    }
+
+    fn is_held(&self) -> bool {
+        self.handle.shared.lock().holds(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Extends it, without waiting for a place among the calls.
+    fn hold(&self, lease: Option<Duration>) -> Result<Reply> {
+        let queue = Some(self.head.queue.name());
+        let lease_ms = lease.map(crate::line::millis);
+        let line = crate::line::encode(&Command::Touch { id: self.head.id(), queue, lease_ms });
+        self.handle.shared.hold(self.epoch.load(Ordering::Acquire), line)
     }
 
     async fn touch(&self) -> Result<()> {

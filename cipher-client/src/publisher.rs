@@ -1,16 +1,19 @@
 //! Publishing in two steps: accepted into the window, then acknowledged.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
 
-use crate::Result;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
 use crate::client::Client;
 use crate::crypto::{Context, PublicKey, Sealer, SessionPolicy};
 use crate::shared::Reply;
 use crate::trust::Recipient;
+use crate::{Error, ErrorKind, Result};
 
 /// Seals messages for one recipient or several and publishes them to one
 /// exchange with one key, to which suite 2 binds them. Cheap to clone; clones
@@ -77,7 +80,7 @@ impl Publisher {
 
     /// Seals a message that is too long for one line in parts of `part_bytes`
     /// and publishes them, see [`Sealer::seal_parts`](crate::crypto::Sealer::seal_parts).
-    /// A [`PartCollector`](crate::crypto::PartCollector) puts them together.
+    /// A [`Consumer`](crate::Consumer) puts them together.
     ///
     /// # Errors
     ///
@@ -92,6 +95,62 @@ impl Publisher {
             confirms.push(self.client.publish_raw(exchange, routing_key, &sealed.envelope, &sealed.message_id).await?);
         }
         Ok(confirms)
+    }
+
+    /// Seals and publishes a message of `bytes` bytes, however large, in parts
+    /// that fit into the broker's lines, as it comes out of `source`. A
+    /// [`Consumer`](crate::Consumer) gives it out when it has all of them, once
+    /// and whole. Memory does not grow with it.
+    ///
+    /// Ends when the broker has all of it. If it fails before, parts that the
+    /// broker has stay incomplete and are given up by who consumes them; to
+    /// publish again with the same id is safe, and a consumer with
+    /// [`dedupe`](crate::ConsumeOptions::dedupe) gives the message out once
+    /// even if all of it had arrived.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish), after [`Option`](crate::ErrorKind::Option)
+    /// for suite 1; [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown);
+    /// [`Stream`](crate::ErrorKind::Stream) for a source that fails, or that is
+    /// shorter or longer than `bytes`.
+    ///
+    /// ```no_run
+    /// # async fn example(publisher: cipher_client::Publisher, scan: &[u8]) -> cipher_client::Result<()> {
+    /// let stored = publisher.publish_large(None, scan.len() as u64, scan).await?;
+    /// println!("{} is stored", stored.message_id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish_large<S>(&self, id: Option<&str>, bytes: u64, mut source: S) -> Result<Ack>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let mut parts = self.sealer.part_sealer_for_lines(&self.context, id, bytes, self.client.line_bytes_max())?;
+        let Context { exchange, routing_key, .. } = &*self.context;
+        let (mut text, mut under_way) = (Vec::new(), VecDeque::new());
+        let mut left = bytes;
+        while let Some(len) = parts.next_len() {
+            text.resize(len, 0);
+            source.read_exact(&mut text).await.map_err(of_source)?;
+            left -= len as u64;
+            // Before the last part is sent: what is not all of it is never whole.
+            if left == 0 && source.read(&mut [0]).await.map_err(of_source)? > 0 {
+                return Err(of_source(std::io::Error::other("longer than it was said to be")));
+            }
+            let sealed = parts.seal_next(&text)?;
+            under_way
+                .push_back(self.client.publish_raw(exchange, routing_key, &sealed.envelope, &sealed.message_id).await?);
+            if under_way.len() > PARTS_UNDER_WAY
+                && let Some(confirm) = under_way.pop_front()
+            {
+                confirm.await?;
+            }
+        }
+        for confirm in under_way {
+            confirm.await?;
+        }
+        Ok(Ack { id: parts.message_id().into() })
     }
 
     /// Seals and publishes many messages with few requests, see
@@ -112,6 +171,13 @@ impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publisher").field("context", &self.context).finish_non_exhaustive()
     }
+}
+
+/// Parts without confirmation; their bytes are bounded by the client.
+const PARTS_UNDER_WAY: usize = 64;
+
+fn of_source(fault: std::io::Error) -> Error {
+    Error::with_source(ErrorKind::Stream, fault)
 }
 
 /// The broker has the message: it is stored, and will be delivered.

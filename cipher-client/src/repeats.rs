@@ -1,15 +1,15 @@
 //! Recognising a message that comes again: one that was acknowledged before,
 //! and one that is in hand right now.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::Result;
-use crate::crypto::Sender;
+use crate::crypto::{Opened, Sender};
 use crate::dedupe::{DedupeWindow, MessageKey};
 use crate::delivery::Delivery;
 
@@ -30,6 +30,8 @@ struct InHand {
     epochs: HashMap<Name, Arc<AtomicU64>>,
     /// How many have a sealing.
     sealings: HashMap<[u8; 32], usize>,
+    /// Messages that came in parts; those are among the others.
+    wholes: HashSet<Name>,
 }
 
 impl InHand {
@@ -78,7 +80,36 @@ impl Repeats {
         }
         in_hand.epochs.insert(name.clone(), delivery.epoch());
         in_hand.hold(uniqueness);
-        Seen::New(Mark { repeats: self.clone(), name, uniqueness })
+        Seen::New(Mark { repeats: self.clone(), name, uniqueness, kind: Kind::Message })
+    }
+
+    /// The same for a part. It is the whole that is noted when it is acknowledged.
+    pub(crate) fn look_at_part(self: &Arc<Self>, delivery: &Delivery) -> Seen {
+        let (opened, sender) = (delivery.opened(), delivery.sender());
+        let (Some(whole), Some(uniqueness)) = (opened.whole_id(), opened.whole_uniqueness()) else {
+            // Not as a part is named: refused as soon as it is looked at.
+            return self.look(delivery, opened.uniqueness);
+        };
+        let name: Name = (delivery.message_id().into(), sender);
+        let mut in_hand = lock(&self.in_hand);
+        if let Some(epoch) = in_hand.epochs.get(&name) {
+            return Seen::InHand(epoch.clone());
+        }
+        if self.was_acknowledged(&key(&(whole.into(), sender), &uniqueness)) {
+            return Seen::Before;
+        }
+        in_hand.epochs.insert(name.clone(), delivery.epoch());
+        Seen::New(Mark { repeats: self.clone(), name, uniqueness: opened.uniqueness, kind: Kind::Part })
+    }
+
+    /// A message whose parts are all there; `None` if one of its name is in hand,
+    /// or was acknowledged.
+    pub(crate) fn look_at_whole(self: &Arc<Self>, message: &Opened) -> Option<Mark> {
+        let name: Name = (message.message_id.as_str().into(), message.sender);
+        if self.was_acknowledged(&key(&name, &message.uniqueness)) || !lock(&self.in_hand).wholes.insert(name.clone()) {
+            return None;
+        }
+        Some(Mark { repeats: self.clone(), name, uniqueness: message.uniqueness, kind: Kind::Whole })
     }
 
     fn was_acknowledged(&self, key: &MessageKey<'_>) -> bool {
@@ -92,6 +123,14 @@ pub(crate) struct Mark {
     repeats: Arc<Repeats>,
     name: Name,
     uniqueness: [u8; 32],
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Message,
+    Part,
+    Whole,
 }
 
 impl Mark {
@@ -104,8 +143,14 @@ impl Mark {
 impl Drop for Mark {
     fn drop(&mut self) {
         let mut in_hand = lock(&self.repeats.in_hand);
-        in_hand.epochs.remove(&self.name);
-        in_hand.let_go(self.uniqueness);
+        match self.kind {
+            Kind::Whole => drop(in_hand.wholes.remove(&self.name)),
+            Kind::Part => drop(in_hand.epochs.remove(&self.name)),
+            Kind::Message => {
+                in_hand.epochs.remove(&self.name);
+                in_hand.let_go(self.uniqueness);
+            }
+        }
     }
 }
 

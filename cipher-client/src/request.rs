@@ -65,6 +65,8 @@ pub(crate) enum Request {
     /// ack, nack, release, reject.
     Settle,
     Touch,
+    /// Extends the lease of a part that waits for the others.
+    Hold,
     /// Declare, bind, announce: doing it twice is doing it once.
     Declare,
     /// unbind, delete, reset_stats: a second time can have another answer.
@@ -100,7 +102,7 @@ pub(crate) enum AfterLoss {
 impl Request {
     pub(crate) fn after_loss(&self, written: bool) -> AfterLoss {
         match self {
-            Self::Settle | Self::Touch => AfterLoss::LeaseLost,
+            Self::Settle | Self::Touch | Self::Hold => AfterLoss::LeaseLost,
             Self::Cancel => AfterLoss::Done,
             // The new connection's own `consume` replaces it.
             Self::Consume { again: true, .. } => AfterLoss::Done,
@@ -126,7 +128,7 @@ impl Request {
             Self::Publish { .. } => Cost { publishes: 1, bytes, calls: 0 },
             Self::Batch { ids, .. } => Cost { publishes: ids.len(), bytes, calls: 0 },
             // Bounded by the leases and subscriptions there are.
-            Self::Settle | Self::Cancel | Self::Consume { again: true, .. } => Cost::default(),
+            Self::Settle | Self::Hold | Self::Cancel | Self::Consume { again: true, .. } => Cost::default(),
             _ => Cost { publishes: 0, bytes: 0, calls: 1 },
         }
     }

@@ -101,6 +101,13 @@ impl Shared {
         Ok(Reply { shared: self.clone(), slot: Some(slot) })
     }
 
+    /// Extends a lease of connection `epoch`, as often as one is given.
+    pub(crate) fn hold(self: &Arc<Self>, epoch: u64, line: Vec<u8>) -> Result<Reply> {
+        let deadline = self.deadline();
+        let slot = self.with(|state, fx| state.settle(epoch, Request::Hold, line, deadline, fx))?;
+        Ok(Reply { shared: self.clone(), slot: Some(slot) })
+    }
+
     /// Extends a lease of connection `epoch`.
     pub(crate) async fn touch(self: &Arc<Self>, epoch: u64, line: Vec<u8>) -> Result<()> {
         let deadline = self.deadline();

@@ -113,7 +113,7 @@ impl State {
         fx: &mut Effects,
     ) -> Result<SlotId> {
         self.check_open()?;
-        if epoch != self.epoch || !self.connected {
+        if !self.holds(epoch) {
             return Err(Error::new(ErrorKind::LeaseLost));
         }
         self.submit(request, line, deadline, fx)
@@ -185,6 +185,11 @@ impl State {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// Whether leases of connection `epoch` may be alive.
+    pub(crate) fn holds(&self, epoch: u64) -> bool {
+        self.connected && epoch == self.epoch
     }
 
     /// How many connections there have been.
