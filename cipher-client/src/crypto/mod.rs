@@ -46,7 +46,7 @@ mod open;
 mod opened;
 mod parts;
 mod passphrase;
-mod process;
+pub(crate) mod process;
 mod seal;
 mod sequence;
 mod session;

@@ -1,5 +1,6 @@
 //! State that belongs to one process and must not follow a `fork`.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
@@ -20,7 +21,7 @@ impl Moment {
 /// A process. Which one the current is costs a call of the system: it is asked
 /// for where it is needed.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Pid {
+pub(crate) enum Pid {
     Current,
     #[cfg(test)]
     Of(u32),
@@ -49,19 +50,25 @@ impl Pid {
 /// A fork copies a lock in whatever state it is in, but only the thread that
 /// forked: if another one held it, it stays locked in the child for ever. So a
 /// process that has not yet taken the value over only *tries* the lock.
-pub(super) struct PerProcess<T> {
+pub(crate) struct PerProcess<T> {
     owner: AtomicU32,
     value: Mutex<T>,
 }
 
+impl<T> fmt::Debug for PerProcess<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerProcess").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
 impl<T> PerProcess<T> {
-    pub(super) fn new(pid: Pid, value: T) -> Self {
+    pub(crate) fn new(pid: Pid, value: T) -> Self {
         Self { owner: AtomicU32::new(pid.get()), value: Mutex::new(value) }
     }
 
     /// Runs `work` on the value, after `reset` if this process is new to it.
     /// `None`: the lock came locked out of the fork, do without the value.
-    pub(super) fn with<R>(&self, pid: Pid, reset: impl FnOnce(&mut T), work: impl FnOnce(&mut T) -> R) -> Option<R> {
+    pub(crate) fn with<R>(&self, pid: Pid, reset: impl FnOnce(&mut T), work: impl FnOnce(&mut T) -> R) -> Option<R> {
         let pid = pid.get();
         let mut value = self.lock(pid)?;
         if self.owner.swap(pid, Ordering::AcqRel) != pid {
@@ -72,13 +79,19 @@ impl<T> PerProcess<T> {
 
     /// Runs `work` on a value that a child may go on with, without asking which
     /// process this is as long as the lock is free. `None` as in [`with`](Self::with).
-    pub(super) fn share<R>(&self, pid: Pid, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+    pub(crate) fn share<R>(&self, pid: Pid, work: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut value = match self.value.try_lock() {
             Ok(value) => value,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => self.wait(pid.get())?,
         };
         Some(work(&mut value))
+    }
+
+    /// As a thread holds it that a fork leaves behind.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> MutexGuard<'_, T> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lock, which was not free: held by a thread of this process, or by one
@@ -112,7 +125,7 @@ impl<T> PerProcess<T> {
 
 /// How often a child tries a lock that came to it in use, before it does without
 /// the value: longer than what is done under one takes.
-const TRIES: usize = 100;
+pub(crate) const TRIES: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -10,11 +10,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::policy::SenderPolicy;
 use super::store::{self, Lock};
+use crate::crypto::process::{PerProcess, Pid, TRIES};
 use crate::crypto::{Kid, SenderKey, Suite, base64};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -36,7 +37,12 @@ pub(super) const SUITE_GRACE_MS: u64 = 10 * 60 * 1000;
 /// came ([`SenderPolicy::source`]) and the best suite a sender has used.
 #[derive(Debug)]
 pub struct Senders {
-    known: Mutex<Known>,
+    /// Twice the same. A fork may leave the first locked for ever, by a reader
+    /// that did not come along; nobody is at the second then but in the moment
+    /// in which a change is put in place.
+    known: [PerProcess<Arc<Known>>; 2],
+    /// Held while something changes, also in the file.
+    changing: PerProcess<()>,
     /// From 1.
     version: AtomicU64,
     path: Option<PathBuf>,
@@ -74,7 +80,7 @@ struct Best {
 impl Senders {
     /// A store that lasts as long as the process.
     pub fn in_memory() -> Self {
-        Self { known: Mutex::default(), version: AtomicU64::new(1), path: None }
+        Self::holding(Known::default(), None, Pid::Current)
     }
 
     /// A store in a file of mode 0600, which is made with the first sender.
@@ -86,7 +92,13 @@ impl Senders {
     /// [`ErrorKind::Io`], [`ErrorKind::File`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        Ok(Self { known: Mutex::new(read(&path)?), version: AtomicU64::new(1), path: Some(path) })
+        Ok(Self::holding(read(&path)?, Some(path), Pid::Current))
+    }
+
+    fn holding(known: Known, path: Option<PathBuf>, pid: Pid) -> Self {
+        let known = Arc::new(known);
+        let known = [(); 2].map(|()| PerProcess::new(pid, Arc::clone(&known)));
+        Self { known, changing: PerProcess::new(pid, ()), version: AtomicU64::new(1), path }
     }
 
     /// Makes a sender known under a name for people.
@@ -121,7 +133,7 @@ impl Senders {
 
     /// The name a sender was made known under.
     pub fn name(&self, kid: &Kid) -> Option<String> {
-        self.lock().senders.get(kid).map(|known| known.name.clone())
+        self.known()?.senders.get(kid).map(|known| known.name.clone())
     }
 
     /// Notes that a sender announced to be able of `suite`, so that less is
@@ -152,15 +164,16 @@ impl Senders {
     }
 
     pub(super) fn key(&self, kid: &Kid) -> Option<SenderKey> {
-        self.lock().senders.get(kid).map(|known| known.key.clone())
+        self.known()?.senders.get(kid).map(|known| known.key.clone())
     }
 
     pub(super) fn knows(&self, kid: &Kid) -> bool {
-        self.lock().senders.contains_key(kid)
+        self.known().is_some_and(|known| known.senders.contains_key(kid))
     }
 
     pub(super) fn signs(&self, source: &str) -> bool {
-        self.lock().signing.contains_key(source)
+        // Who cannot look expects a signature.
+        self.known().is_none_or(|known| known.signing.contains_key(source))
     }
 
     /// Changes whenever something else is known.
@@ -170,7 +183,7 @@ impl Senders {
 
     /// What a good message teaches.
     pub(super) fn admit(&self, kid: &Kid, policy: &SenderPolicy, suite: Suite, sent_ms: u64) -> Result<Admission> {
-        let known = self.lock();
+        let known = self.known().ok_or(untrusted(NOT_KNOWN))?;
         let sender = known.senders.get(kid).ok_or(untrusted(NOT_KNOWN))?;
         let better = sender.best.filter(|best| suite < best.suite && !policy.lower_suites);
         if better.is_some_and(|best| sent_ms > best.since_ms.saturating_add(SUITE_GRACE_MS)) {
@@ -179,7 +192,6 @@ impl Senders {
         let is_better = sender.best.is_none_or(|best| suite > best.suite);
         let is_noted = policy.mixed || known.signing.contains_key(&policy.source);
         let is_new_source = !is_noted && known.signing.len() < SOURCES_MAX;
-        drop(known);
         if is_better || is_new_source {
             self.learn(kid, policy, Best { suite, since_ms: sent_ms });
             return Ok(Admission::Once);
@@ -196,17 +208,26 @@ impl Senders {
         });
         if let Err(error) = noted {
             tracing::warn!(%error, "what a sender does is remembered until the process ends");
-            self.lock().note(kid, best, source);
+            if let Some(mut known) = self.known().map(|known| Known::clone(&known)) {
+                known.note(kid, best, source);
+                self.put(known);
+            }
         }
     }
 
     /// Changes what is known, in the file and then here. What other processes
     /// have written there in the meantime is kept.
     fn change(&self, change: impl FnOnce(&mut Known) -> Result<()>) -> Result<()> {
-        let mut known = self.lock();
+        let changed = self.changing.with(Pid::Current, |()| (), |()| self.change_alone(change));
+        changed.unwrap_or_else(|| Err(untrusted(LEFT_BEHIND)))
+    }
+
+    fn change_alone(&self, change: impl FnOnce(&mut Known) -> Result<()>) -> Result<()> {
+        let known = self.known().ok_or(untrusted(LEFT_BEHIND))?;
         let Some(path) = &self.path else {
+            let mut known = Known::clone(&known);
             change(&mut known)?;
-            self.version.fetch_add(1, Ordering::AcqRel);
+            self.put(known);
             return Ok(());
         };
         let _lock = Lock::take(&store::lock_of(path))?;
@@ -214,14 +235,23 @@ impl Senders {
         written.learn_from(&known);
         change(&mut written)?;
         store::write(path, &written.to_text())?;
-        *known = written;
-        self.version.fetch_add(1, Ordering::AcqRel);
+        self.put(written);
         Ok(())
     }
 
-    /// A change is complete at its statement, so a panic leaves none half made.
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is known now. `None` in the child of a fork in the middle of a change:
+    /// nobody is believed there.
+    fn known(&self) -> Option<Arc<Known>> {
+        self.known.iter().find_map(|copy| copy.share(Pid::Current, |known| Arc::clone(known)))
+    }
+
+    /// A copy that cannot be reached was left locked by a fork: nobody here will.
+    fn put(&self, known: Known) {
+        let known = Arc::new(known);
+        for copy in &self.known {
+            (0..TRIES).find(|_| copy.share(Pid::Current, |place| *place = Arc::clone(&known)).is_some());
+        }
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -318,6 +348,7 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 }
 
 const HEADER: &str = "cipher/senders/1";
+const LEFT_BEHIND: &str = "the known senders were being changed when this process was forked; open them anew in it";
 pub(super) const NOT_KNOWN: &str = "signed by nobody who is known";
 
 pub(super) fn untrusted(what: &'static str) -> Error {
@@ -376,5 +407,36 @@ mod tests {
             assert!(error.is_some() || end == HEADER.len() + 1, "cut at {end}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text[..end]);
         }
+    }
+
+    /// A fork copies locks as they are, and not the threads that hold them.
+    #[test]
+    fn a_lock_held_across_a_fork_hides_no_sender_and_hangs_nobody() {
+        let (me, other) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let made = Senders::in_memory();
+        made.add("me", me.sender_key().clone()).unwrap();
+        made.expect_suite(me.kid(), Suite::TwoX25519, std::time::SystemTime::now()).unwrap();
+        let parent = Pid::Of(std::process::id() + 1);
+        let child = |known: Arc<Known>| Arc::new(Senders::holding(Known::clone(&known), None, parent));
+        let known = made.known().unwrap();
+
+        let at_a_reader = child(Arc::clone(&known));
+        let _reader = at_a_reader.known[0].hold();
+        assert!(at_a_reader.knows(me.kid()));
+        at_a_reader.add("other", other.sender_key().clone()).unwrap();
+        assert_eq!(at_a_reader.name(other.kid()).as_deref(), Some("other"), "changes are seen");
+        at_a_reader.remove(me.kid()).unwrap();
+        assert!(!at_a_reader.knows(me.kid()), "and removals");
+
+        let at_a_change = child(known);
+        let _change = at_a_change.changing.hold();
+        assert!(at_a_change.knows(me.kid()));
+        assert!(is_untrusted(at_a_change.add("other", other.sender_key().clone())));
+
+        let _both = at_a_change.known.each_ref().map(PerProcess::hold);
+        assert!(!at_a_change.knows(me.kid()), "nobody is believed");
+        let policy = SenderPolicy::allow_unsigned(Arc::clone(&at_a_change));
+        assert!(is_untrusted(policy.check(None)), "nor is it taken for a place where nobody signs");
+        assert!(is_untrusted(policy.admit(&Sender::Signed(*me.kid()), Suite::TwoX25519, T0)));
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 
 /// Held while a file is read, changed and written; other processes wait.
-pub(super) struct Lock(#[expect(dead_code, reason = "unlocks when dropped")] File);
+pub(super) struct Lock(File);
 
 impl Lock {
     /// Waits for the lock that `path` stands for; the file stays.
@@ -19,6 +19,13 @@ impl Lock {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let locked = options.open(path).and_then(|file| file.lock().map(|()| file));
         locked.map(Self).map_err(|fault| Error::io("cannot be locked", path, fault))
+    }
+}
+
+impl Drop for Lock {
+    /// Closing would not do: a process forked meanwhile has the file open too.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
     }
 }
 
