@@ -1,54 +1,20 @@
-"""After a fork: what was made before says so at once, what is made after works."""
+"""After a fork: connections made before say so at once, what is made after works. Sealing: test_fork_sealing.py."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import time
-import traceback
 import warnings
-from typing import Callable
 
 import ciphermq
 import pytest
 from ciphermq import aio
 from ciphermq.testing import Broker
 
-from conftest import Keys
+from conftest import Keys, in_child
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-
-CHILD_SECONDS = 30.0
-
-
-def in_child(work: Callable[[], None]) -> None:
-    """Runs `work` in a forked child; fails when it raises or hangs."""
-    with warnings.catch_warnings():
-        # That threads do not survive is what is tested.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + CHILD_SECONDS
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            break
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            pytest.fail("the child hangs")
-        time.sleep(0.005)
-    assert os.waitstatus_to_exitcode(status) == 0, "the child failed, see its traceback"
-
 
 def test_objects_of_the_parent_raise_fork_error_in_the_child(ciphermq_broker: Broker, keys: Keys) -> None:
     address = ciphermq_broker.address
@@ -126,29 +92,6 @@ def test_a_child_can_fork_again(ciphermq_broker: Broker, keys: Keys) -> None:
         in_child(grandchild)
 
     in_child(child)
-
-
-def test_keys_work_on_both_sides_of_a_fork(keys: Keys) -> None:
-    private, public = keys
-    before = ciphermq.seal("before", public)
-
-    def child() -> None:
-        assert ciphermq.open_envelope(before, private) == b"before"
-        assert ciphermq.open_envelope(ciphermq.seal("in the child", public), private) == b"in the child"
-
-    in_child(child)
-    assert ciphermq.open_envelope(ciphermq.seal("after", public), private) == b"after"
-
-
-def test_the_child_seals_under_a_session_key_of_its_own(keys: Keys) -> None:
-    import json
-
-    public = keys[1]
-    ours = json.loads(ciphermq.seal("x", public))["enc_session_key"]
-    reader, writer = os.pipe()
-    in_child(lambda: os.write(writer, ciphermq.seal("x", public).encode()) and None)
-    theirs = json.loads(os.read(reader, 1 << 16))["enc_session_key"]
-    assert theirs != ours and json.loads(ciphermq.seal("x", public))["enc_session_key"] == ours
 
 
 def test_asyncio_objects_raise_fork_error_too(ciphermq_broker: Broker, keys: Keys) -> None:
