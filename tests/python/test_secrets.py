@@ -14,19 +14,21 @@ import sys
 
 import pytest
 from conftest import DEADLINE, ROOT, Broker
-from Crypto.Cipher import PKCS1_OAEP
 from Crypto.IO import PEM, PKCS8
 from Crypto.PublicKey import RSA
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from leaks import Processes, Search, marker, text_of
 
 sys.path.insert(0, str(ROOT / "tests" / "vectors"))
 import check  # noqa: E402  (suite 2 without anything of ours)
+import ciphermq  # noqa: E402
 
 CLIENT = pathlib.Path(__file__).parent / "secrets_client.py"
 PASSPHRASE_VARIABLE = "TEST_KEY_PASSPHRASE"
 # By name: the suite. Messages for the last are left in the queue.
 KEYS = {"plain": "1", "by-file": "2x", "by-variable": "2pq", "other": "1"}
+ED25519 = "1.3.101.112"
 MODES = ("publish", "end-to-end", "crypto")
 
 
@@ -43,10 +45,11 @@ def ran(tmp_path_factory, ciphermq_binary):
 
 
 def test_nothing_that_was_meant_to_happen_failed_to(ran):
-    assert ran.received == 6, "messages by the program `receive`"
+    assert ran.received == 9, "messages by the program `receive`"
     assert ran.printed["client"].endswith("done\n"), ran.printed["client"]
     assert {len(key) for key in ran.session_keys()} == {16, 32}, "of both suites"
-    assert len(ran.session_keys()) >= 6
+    assert len(ran.session_keys()) >= 12
+    assert ran.suites_on_disk() == {"1", "1 signed", "2r", "2x signed", "2pq", "2pq signed"}
     assert ran.log.count("\n") > 50, "the broker's log has everything on"
 
 
@@ -62,10 +65,11 @@ def test_passphrases_are_nowhere_but_where_they_were_given(ran):
 
 
 def test_private_keys_are_nowhere_but_in_their_files(ran):
-    search = ran.search(private_keys=[number for key in KEYS for number in ran.private_numbers(key)])
-    files = [ran.private(key) for key in KEYS]
-    assert len(search.in_files(ran.directory)) == sum("ENCRYPTED" not in file.read_text() for file in files)
-    assert_nowhere(ran, search, but_files=files)
+    search = ran.search(private_keys=[number for numbers in ran.private_keys.values() for number in numbers])
+    assert len(ran.private_keys) == 8, "each kind, of files and of a keyset"
+    plain = [path for path in ran.private_keys if path.exists() and "ENCRYPTED" not in path.read_text()]
+    assert search.in_files(ran.directory).keys() == {str(path) for path in plain}
+    assert_nowhere(ran, search, but_files=plain)
 
 
 def test_session_keys_are_nowhere(ran):
@@ -82,6 +86,37 @@ def test_the_brokers_directory_holds_the_messages_and_none_of_their_texts(ran):
     assert ran.found_in_memory == []
 
 
+@pytest.mark.parametrize("kind", ["plaintexts", "passphrases", "private_keys", "session_keys"])
+def test_one_that_is_planted_is_found(ran, kind):
+    """In a file, in what a program prints and on a command line, in another spelling each."""
+    secret = {
+        "plaintexts": ran.plaintexts[3],
+        "passphrases": ran.passphrases["by-variable"],
+        "private_keys": ran.private_keys[ran.private("by-file")][0],
+        "session_keys": ran.session_keys()[0],
+    }[kind]
+    data = secret.encode() if isinstance(secret, str) else secret
+    search = ran.search(**{kind: [secret]})
+    but = [*ran.inputs, *ran.private_keys]
+    assert_nowhere(ran, search, but, ran.given_by_variable)
+    planted = ran.directory / "data" / "planted"
+    planted.write_bytes(b"\xff\xff" + base64.b64encode(b"x" + data))
+    with pytest.raises(AssertionError):
+        assert_nowhere(ran, search, but, ran.given_by_variable)
+    planted.unlink()
+    ran.printed["planted"] = f"Traceback: {data!r}" if isinstance(secret, str) else f"{list(data)}"
+    with pytest.raises(AssertionError):
+        assert_nowhere(ran, search, but, ran.given_by_variable)
+    del ran.printed["planted"]
+    with Processes() as processes:
+        command = [sys.executable, "-c", "input()", base64.urlsafe_b64encode(data).decode()]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            processes.look()
+            process.communicate(b"\n")
+    assert search.in_bytes(processes.all("cmdline"))
+    assert_nowhere(ran, search, but, ran.given_by_variable)
+
+
 def assert_nowhere(ran, search, but_files=(), but_environment=()):
     assert search.in_files(ran.directory, but=but_files) == {}
     printed = {name: search.in_bytes(text.encode()) for name, text in ran.printed.items()}
@@ -96,11 +131,14 @@ class Run:
     def __init__(self, directory, binary, processes):
         self.directory, self.binary, self.processes = directory, binary, processes
         self.data = directory / "data"
-        self.plaintexts = [marker() for _ in range(12)]
+        self.plaintexts = [marker() for _ in range(20)]
         self.passphrases = {name: marker() for name in ("by-file", "by-variable", "wrong")}
         self.printed = {}
         self.inputs = []
         self.given_by_variable = []
+        # The secret numbers of each, by the path of its file.
+        self.private_keys = {}
+        self.keys = []
         self.received = 0
         self.searched_memory, self.found_in_memory = 0, []
         self.log = ""
@@ -112,6 +150,7 @@ class Run:
             self.binary, self.directory / "broker.log", ["--data-dir", str(self.data), "--listen", "127.0.0.1:0", "--log", "trace"]
         )
         self.send_and_receive()
+        self.change_keys()
         self.receive_in_wrong_ways()
         self.use_the_package()
         self.say_wrong_lines()
@@ -141,28 +180,77 @@ class Run:
         for key, suite in KEYS.items():
             out = self.private(key).parent
             self.program(f"keygen {key}", "keygen", "--suite", suite, "--out", out, *flags.get(key, []))
-        self.program("keygen sign", "keygen", "--suite", "sign", "--out", self.directory / "keys" / "sender", *flags["by-file"])
-        keyset = self.directory / "keys" / "keyset"
-        self.program("keygen keyset", "keygen", "--suite", "2x", "--keyset", "--out", keyset, *flags["by-file"])
-        self.program("rotate", "key", "rotate", keyset, *flags["by-file"][1:])
-        self.program("fingerprint", "key", "fingerprint", keyset, *flags["by-file"][1:])
+            self.note_private_key(self.private(key), self.passphrases.get(key))
+        self.program("keygen sign", "keygen", "--suite", "sign", "--out", self.signs.parent, *flags["by-file"])
+        self.note_private_key(self.signs, self.passphrases["by-file"])
+        self.program("keygen keyset", "keygen", "--suite", "2pq", "--keyset", "--out", self.keyset, *flags["by-file"])
+        self.note_keyset()
         again = self.directory / "keys" / "rewrapped.pem"
         again.write_bytes(self.private("by-variable").read_bytes())
         again.chmod(0o600)
         self.program("rewrap", "key", "rewrap", again, *flags["by-variable"][1:], "--new-passphrase-file", by_file)
+        self.note_private_key(again, self.passphrases["by-file"])
+        for path in (*self.private_keys, self.keyset, self.public("plain"), self.signs.parent / "sender_public.pem"):
+            for name in ("show", "fingerprint"):
+                given = flags["by-variable"] if path == self.private("by-variable") else flags["by-file"]
+                self.program(f"{name} {path}", "key", name, path, *given[1:])
+        self.program("show as JSON", "key", "show", "--json", self.private("plain"))
+
+    @property
+    def signs(self):
+        return self.directory / "keys" / "sender" / "sender_private.pem"
+
+    @property
+    def keyset(self):
+        return self.directory / "keys" / "keyset"
+
+    def note_keyset(self):
+        for path in self.keyset.glob("key-*.pem"):
+            if not path.name.endswith(".public.pem") and path not in self.private_keys:
+                self.note_private_key(path, self.passphrases["by-file"])
 
     def send_and_receive(self):
-        """Two texts for each key; those for `other` stay."""
-        for number, key in enumerate(KEYS):
+        """Two texts for each key, signed but for `other`, whose messages stay; two for two keys at a time, two for the keyset."""
+        by_file = ("--passphrase-file", self.directory / "passphrase")
+        signed = ("--sign", self.signs, *by_file)
+        known = ("--from", self.signs.with_name("sender_public.pem"))
+        for number, key in enumerate(["plain", "by-file", "by-variable"]):
             texts = self.plaintexts[2 * number : 2 * number + 2]
-            given = "".join(f"{text_of(text)}\n" for text in texts)
-            self.program(f"send {key}", "send", "--to", self.public(key), "--json", *self.server(), given=given)
-            if key != "other":
-                count = ["--count", "2", "--timeout-ms", "20000", "--json"]
-                printed = self.program(f"receive {key}", "receive", *self.identity(key), *count, *self.server(), shows_texts=True)
-                received = [json.loads(line)["message"] for line in printed.splitlines()]
-                assert received == [text_of(text) for text in texts]
-                self.received += len(received)
+            self.send(f"send {key}", texts, self.public(key), *signed)
+            self.receive(f"receive {key}", texts, *self.identity(key), *known)
+        self.send("send two", self.plaintexts[12:13], self.public("plain"), "--to", self.public("other"))
+        self.receive("receive two", self.plaintexts[12:13], *self.identity("plain"))
+        self.send("send keyset", self.plaintexts[13:14], self.keyset)
+        self.program("rotate", "key", "rotate", self.keyset, *by_file)
+        self.note_keyset()
+        self.send("send keyset again", self.plaintexts[14:15], self.keyset, *signed)
+        self.receive("receive keyset", self.plaintexts[13:15], "--identity", self.keyset, *by_file)
+        self.send("send other", self.plaintexts[6:8], self.public("other"))
+
+    def send(self, name, texts, to, *flags):
+        given = "".join(f"{text_of(text)}\n" for text in texts)
+        self.program(name, "send", "--to", to, *flags, "--json", *self.server(), given=given)
+
+    def receive(self, name, texts, *flags):
+        count = ["--count", str(len(texts)), "--timeout-ms", "20000", "--json"]
+        printed = self.program(name, "receive", *flags, *count, *self.server(), shows_texts=True)
+        received = [json.loads(line)["message"] for line in printed.splitlines()]
+        assert received == [text_of(text) for text in texts]
+        self.received += len(received)
+
+    def change_keys(self):
+        """Sealing anew, and giving up the old key of the keyset."""
+        by_file = ("--passphrase-file", self.directory / "passphrase")
+        old = sorted(self.keyset.glob("key-*.public.pem"))
+        envelopes = [ciphermq.seal(text_of(self.plaintexts[15]), ciphermq.PublicKey.from_pem(path.read_bytes())) for path in old]
+        bad = json.dumps({**json.loads(envelopes[0]), "ciphertext": "AAAA"})
+        given = "\n".join([*envelopes, bad, text_of(self.plaintexts[16]), ""])
+        self.program("rewrap envelopes", "key", "rewrap", "--envelope", self.keyset, *by_file, given=given, status=1)
+        self.program("prune", "key", "prune", self.keyset, "--retention", "0", *by_file)
+        assert len([path for path in self.private_keys if not path.exists()]) == 1, "one key was given up"
+        self.program("prune with a wrong passphrase", "key", "rotate", self.keyset,
+                     "--passphrase-file", self.directory / "wrong-passphrase", status=(0, 1, 2))
+        self.note_keyset()
 
     def receive_in_wrong_ways(self):
         """With another key, with wrong passphrases and without."""
@@ -182,12 +270,25 @@ class Run:
         text = self.input("text", text_of(self.plaintexts[0]))
         self.program("text for a key", "receive", "--identity", text, *short, status=1)
         self.program("text for a public key", "send", "--to", text, *self.server(), given="x\n", status=1)
+        sign = ["--to", self.public("plain"), *self.server(), "--sign"]
+        self.program("sign with a wrong passphrase", "send", *sign, self.signs, "--passphrase-file", wrong, given="x\n", status=1)
+        self.program("sign without one", "send", *sign, self.signs, given="x\n", status=(1, 2))
+        self.program("sign with a key that opens", "send", *sign, private, "--passphrase-file", wrong, given="x\n", status=1)
+        self.program("unsigned where signed is asked for", "receive", *self.identity("other"), "--from",
+                     self.signs.with_name("sender_public.pem"), *short, status=1)
         self.program("private key for a public one", "send", "--to", self.private("plain"), *self.server(), given="x\n", status=1)
 
     def use_the_package(self):
         task = {
             "port": self.broker.port,
             "texts": [text_of(text) for text in self.plaintexts[8:12]],
+            "more_texts": [text_of(text) for text in self.plaintexts[17:20]],
+            "identity_pem": self.signs.read_text(),
+            "keyset": str(self.keyset),
+            "passphrase": self.passphrases["by-file"],
+            "wrong_passphrase": self.passphrases["wrong"],
+            "xwing_pem": self.private("by-variable").read_text(),
+            "xwing_passphrase": self.passphrases["by-variable"],
             "private_pem": self.private("plain").read_text(),
             "other_private_pem": self.private("other").read_text(),
             "encrypted_pem": self.private("by-file").read_text(),
@@ -222,7 +323,7 @@ class Run:
 
     def look_into_the_broker(self):
         """Its memory, where the system lets us. It got some texts in lines that were no envelopes, so not those."""
-        search = self.search(plaintexts=[*self.plaintexts[3:8]], passphrases=self.passphrases.values())
+        search = self.search(plaintexts=[*self.plaintexts[3:8], *self.plaintexts[12:15], *self.plaintexts[17:]], passphrases=self.passphrases.values())
         process = pathlib.Path(f"/proc/{self.broker.process.pid}")
         with (process / "mem").open("rb", 0) as memory:
             for line in (process / "maps").read_text().splitlines():
@@ -292,41 +393,38 @@ class Run:
                 search.add(f"{kind} {number}", secret)
         return search
 
-    # What a passphrase costs an attacker it costs here too: once is enough.
-    @functools.cache
-    def pkcs8(self, key):
-        """A private key without its passphrase."""
-        der, _, _ = PEM.decode(self.private(key).read_text())
-        algorithm, inner, _ = PKCS8.unwrap(der, self.passphrases.get(key))
-        return algorithm, inner
-
-    def private_numbers(self, key):
-        """The parts of a private key that are secret."""
-        _, inner = self.pkcs8(key)
-        if KEYS[key] != "1":
-            return [inner[-32:]]
+    def note_private_key(self, path, passphrase):
+        """Writes down what of a private key is secret, and keeps the key to open what is on the disk later."""
+        algorithm, inner, _ = PKCS8.unwrap(PEM.decode(path.read_text())[0], passphrase)
+        if len(inner) < 100:
+            self.private_keys[path] = [inner[-32:]]
+            if algorithm != ED25519:
+                self.keys.append(check.Key(PEM.encode(PKCS8.wrap(inner, algorithm, key_params=None), "PRIVATE KEY")))
+            return
         rsa = RSA.import_key(inner)
-        return [number.to_bytes((number.bit_length() + 7) // 8, "big") for number in (rsa.d, rsa.p, rsa.q)]
+        numbers = (rsa.d, rsa.p, rsa.q, rsa.u, rsa.d % (rsa.p - 1), rsa.d % (rsa.q - 1))
+        self.private_keys[path] = [number.to_bytes((number.bit_length() + 7) // 8, "big") for number in numbers]
+        self.keys.append(check.Key(rsa.export_key("PEM", pkcs=8).decode()))
 
-    def openers(self):
-        """What unwraps session keys, by the length of what it unwraps."""
-        for key, suite in KEYS.items():
-            algorithm, inner = self.pkcs8(key)
-            if suite == "1":
-                yield PKCS1_OAEP.new(RSA.import_key(inner)).decrypt
-            else:
-                yield check.Key(PEM.encode(PKCS8.wrap(inner, algorithm, key_params=None), "PRIVATE KEY")).unwrap
+    def envelopes_on_disk(self):
+        """In the form in which a client published them."""
+        held = b"".join(path.read_bytes() for path in self.data.rglob("*") if path.is_file())
+        return [json.loads(envelope) for envelope in set(re.findall(rb'\{"message_id": ?"[^{}]*(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\})?[^{}]*\}', held))]
+
+    def suites_on_disk(self):
+        signed = [" signed" * ("sig" in one or "x" in one) for one in self.envelopes_on_disk()]
+        return {one.get("suite", "1") + mark for one, mark in zip(self.envelopes_on_disk(), signed)}
 
     @functools.cache
     def session_keys(self):
-        """Of every message that is on the broker's disk."""
-        held = b"".join(path.read_bytes() for path in self.data.rglob("*") if path.is_file())
-        openers = list(self.openers())
+        """Of every message that is on the broker's disk, whoever it is for."""
+        wraps = {wrap for one in self.envelopes_on_disk() for wrap in [one["enc_session_key"], *one.get("wraps", [])]}
         found = set()
-        for wrapped in set(re.findall(rb'"enc_session_key": ?"([A-Za-z0-9+/=]{100,})"', held)):
-            for opener in openers:
-                try:
-                    found.add(opener(base64.b64decode(wrapped)))
-                except (ValueError, InvalidTag):
-                    continue
+        for wrap in wraps:
+            for key in self.keys:
+                for label in [(), (hashes.SHA1(), None)]:
+                    try:
+                        found.add(key.unwrap(base64.b64decode(wrap), *label))
+                    except (ValueError, InvalidTag):
+                        continue
         return sorted(found)
