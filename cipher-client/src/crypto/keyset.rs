@@ -80,12 +80,14 @@ impl Keyset {
         Ok(self)
     }
 
-    /// Begins a keyset in a directory, which is made if need be (mode 0700).
-    /// With a passphrase, its private keys are written under it.
+    /// Begins a keyset in a directory, which is made if need be and has mode 0700
+    /// then; one that is there is empty, or has it. With a passphrase, its
+    /// private keys are written under it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`]; [`ErrorKind::File`] if there is a keyset.
+    /// [`ErrorKind::Io`]; [`ErrorKind::File`] if there is a keyset, or if others
+    /// can use the directory.
     pub fn create(dir: impl AsRef<Path>, primary: PrivateKey, passphrase: Option<Passphrase>) -> Result<Self> {
         Self::create_at(dir.as_ref(), primary, passphrase, SystemTime::now())
     }

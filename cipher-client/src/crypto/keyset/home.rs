@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use super::manifest::{Line, Manifest};
 use super::not_a_keyset;
-use crate::crypto::key_files::{self, KeyFileOptions};
+use crate::crypto::key_files::{self, Exposed, KeyFileOptions};
 use crate::crypto::keys::PrivateKey;
 use crate::crypto::kid::Kid;
 use crate::crypto::passphrase::Passphrase;
@@ -174,7 +174,23 @@ fn make_private_dir(dir: &Path) -> Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(|fault| Error::io("cannot make the folder", dir, fault))
+    builder.create(dir).map_err(|fault| Error::io("cannot make the folder", dir, fault))?;
+    // One that was there may have any mode. An empty one is ours now; what is in another is not ours to hide.
+    let is_empty = fs::read_dir(dir).map(|mut files| files.next().is_none());
+    match is_empty.map_err(|fault| Error::io("cannot be read", dir, fault))? {
+        true => set_private(dir).map_err(|fault| Error::io("cannot be made private", dir, fault)),
+        false => key_files::check_dir(dir, Exposed::Refuse),
+    }
+}
+
+#[cfg(unix)]
+fn set_private(dir: &Path) -> std::io::Result<()> {
+    fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+}
+
+#[cfg(not(unix))]
+fn set_private(_: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// The lock ends with the file.

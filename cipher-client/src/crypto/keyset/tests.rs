@@ -132,6 +132,16 @@ fn the_directory_is_the_owners_only() {
     fs::set_permissions(&listed[0].private, fs::Permissions::from_mode(0o640)).unwrap();
     assert!(reason(&strict().err().unwrap()).contains("chmod 600"));
     Keyset::open(&dir).unwrap();
+    let shared = outer.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(shared.join("notes"), "").unwrap();
+    let refused = Keyset::create_at(&shared, key(), None, day(0)).err().unwrap();
+    assert!(reason(&refused).contains("chmod 700"));
+    assert_eq!(fs::read_dir(&shared).unwrap().count(), 1, "nothing was written");
+    fs::remove_file(shared.join("notes")).unwrap();
+    Keyset::create_at(&shared, key(), None, day(0)).unwrap();
+    assert_eq!(mode(&shared), 0o700, "an empty one");
 }
 
 #[test]
