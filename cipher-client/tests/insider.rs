@@ -6,6 +6,7 @@
 
 mod forge;
 
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::sync::{Arc, LazyLock};
 
 use cipher_client::ErrorKind;
@@ -105,6 +106,71 @@ fn one_of_many_recipients_cannot_forge_for_the_others() {
     unsigned.header.sender = None;
     assert!(is_untrusted(try_open(&carol, &unsigned.with_signature(None))));
     assert!(try_open(&carol, &genuine).is_ok());
+}
+
+/// A message in a file is read twice, first for the digest that Alice signed. Bob
+/// puts his own in its place in between.
+#[test]
+fn a_file_that_changes_between_check_and_use_is_refused_at_its_end() {
+    let cast = &*X25519;
+    let to = [&cast.bob, &cast.carol].map(|key| Recipient::from_own_source(key.public_key()));
+    let sealer = Sealer::builder(to).identity(cast.alice.clone()).build().unwrap();
+    // Long enough that the end of the file is looked for behind the payload's beginning.
+    let (truth, lie) = (TEXT.repeat(20), b"the goods are in the dock".repeat(20));
+    let text = sealer.seal_with_id("m-1", &truth).unwrap().envelope;
+    let genuine: Value = serde_json::from_str(&text).unwrap();
+    let forged = suite2::Forged::like(&genuine, &cast.bob, &lie).with_signature(None);
+    let changed = text.replace(genuine["ciphertext"].as_str().unwrap(), forged["ciphertext"].as_str().unwrap());
+    assert!(changed != text && changed.len() == text.len());
+    let carol = cast.carols();
+    for (then, is_good) in [(&text, true), (&changed, false)] {
+        let file = Switched::new(&text, then);
+        let mut reader = carol.open_stream(file, None).unwrap();
+        let mut read = Vec::new();
+        let outcome = reader.read_to_end(&mut read);
+        match is_good {
+            true => assert_eq!((outcome.unwrap(), &read), (truth.len(), &truth)),
+            false => assert!(outcome.is_err() && read != lie, "what was not signed was given out"),
+        }
+    }
+    // From the beginning, it is a wrong signature.
+    assert!(carol.open_stream(Switched::new(&changed, &changed), None).is_err());
+}
+
+/// A file that is another one when its payload is read again.
+struct Switched {
+    file: Cursor<Vec<u8>>,
+    then: Option<Vec<u8>>,
+    payload: u64,
+    passes: u32,
+}
+
+impl Switched {
+    fn new(first: &str, then: &str) -> Self {
+        const OPEN: &str = r#""ciphertext":""#;
+        let payload = (first.find(OPEN).unwrap() + OPEN.len()) as u64;
+        Self { file: Cursor::new(first.into()), then: Some(then.into()), payload, passes: 0 }
+    }
+}
+
+impl Read for Switched {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Switched {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let at = self.file.seek(to)?;
+        self.passes += u32::from(at == self.payload);
+        if self.passes == 2
+            && let Some(then) = self.then.take()
+        {
+            self.file = Cursor::new(then);
+            self.file.seek(SeekFrom::Start(at))?;
+        }
+        Ok(at)
+    }
 }
 
 /// Bob seals what Alice wrote to him anew, for Carol, as from Alice.

@@ -34,6 +34,11 @@ impl Source<'_> {
         }
     }
 
+    /// Whether the same place may hold something else when it is read again.
+    pub(super) fn may_change(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
     /// The bytes from `at` to `end`, which is not behind the end of all.
     pub(super) fn piece(&mut self, at: usize, end: usize) -> Result<&str> {
         match self {

@@ -172,9 +172,11 @@ fn within(len: usize, more: usize, max: usize) -> io::Result<usize> {
 /// Who sealed it was checked before anything can be read, and so was the header.
 /// The text is checked a chunk at a time: what was read is what the sender
 /// sealed, from its beginning on. That it is all of it is known when `read` has
-/// given 0 bytes; from then on [`message`](Self::message) says what the number of
-/// the message tells ([`Order`](crate::crypto::Order)), as a message counts as
-/// received when it was received whole.
+/// given 0 bytes; and if a file was read while somebody changed it, only then that
+/// a message to several is the sender's and not another recipient's. From then on
+/// [`message`](Self::message) says what the number of the message tells
+/// ([`Order`](crate::crypto::Order)), as a message counts as received when it was
+/// received whole.
 pub struct OpenReader<'a> {
     opened: Opened,
     text: Text<'a>,
@@ -300,11 +302,14 @@ impl Read for Pieces<'_> {
 struct Sealed<'a> {
     text: Source<'a>,
     at: usize,
-    /// Decoded, and not yet taken: a chunk and at most two bytes.
-    bytes: Vec<u8>,
+    /// Decoded, and not yet taken: a chunk and at most two bytes. Opened in place.
+    bytes: Zeroizing<Vec<u8>>,
     /// Of the chunk that was taken last.
     used: usize,
     len: usize,
+    /// What the sender signed, and what was read since. A file may have changed
+    /// in between, and each of several recipients can seal chunks.
+    signed: Option<([u8; 64], Sha512)>,
 }
 
 impl<'a> Sealed<'a> {
@@ -315,7 +320,9 @@ impl<'a> Sealed<'a> {
         if !is_sealed_len(len) {
             return Err(ErrorKind::Decrypt.into());
         }
-        Ok(Self { text, at: 0, bytes: Vec::new(), used: 0, len })
+        // As large as it gets from the start: growing would leave copies behind.
+        let bytes = Zeroizing::new(Vec::with_capacity(SEALED_CHUNK_LEN + 8));
+        Ok(Self { text, at: 0, bytes, used: 0, len, signed: None })
     }
 
     /// Checks the commitment.
@@ -337,14 +344,16 @@ impl<'a> Sealed<'a> {
     fn chunk(&mut self, chunks: &mut Chunks) -> Result<(&[u8], bool)> {
         self.fill(SEALED_CHUNK_LEN)?;
         self.used = self.bytes.len().min(SEALED_CHUNK_LEN);
+        if self.used < SEALED_CHUNK_LEN {
+            self.check_signed()?;
+        }
         let text = chunks.decrypt(&mut self.bytes[..self.used])?;
         Ok((text, self.used < SEALED_CHUNK_LEN))
     }
 
     /// Has `len` bytes ready behind those used, or all that are left.
     fn fill(&mut self, len: usize) -> Result<()> {
-        self.bytes.copy_within(self.used.., 0);
-        self.bytes.truncate(self.bytes.len() - self.used);
+        self.bytes.drain(..self.used);
         self.used = 0;
         let start = self.bytes.len();
         let groups = len.saturating_sub(start).div_ceil(3);
@@ -359,7 +368,19 @@ impl<'a> Sealed<'a> {
         }
         self.bytes.truncate(start + decoded);
         self.at = end;
+        if let Some((_, read)) = &mut self.signed {
+            read.update(&self.bytes[start..]);
+        }
         Ok(())
+    }
+
+    /// Whether what was read is what was signed: asked at its end.
+    fn check_signed(&mut self) -> Result<()> {
+        let Some((signed, read)) = self.signed.take() else { return Ok(()) };
+        match read.finalize()[..] == signed {
+            true => Ok(()),
+            false => Err(ErrorKind::Decrypt.into()),
+        }
     }
 
     /// The digest that the sender has signed; begins anew afterwards.
@@ -371,7 +392,9 @@ impl<'a> Sealed<'a> {
             self.used = self.bytes.len();
             if self.used == 0 {
                 self.at = 0;
-                return Ok(digest.finalize().into());
+                let digest = digest.finalize().into();
+                self.signed = self.text.may_change().then(|| (digest, Sha512::new()));
+                return Ok(digest);
             }
         }
     }
