@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 import warnings
+from pathlib import Path
 
 import ciphermq
 import pytest
@@ -92,6 +94,32 @@ def test_a_child_can_fork_again(ciphermq_broker: Broker, keys: Keys) -> None:
         in_child(grandchild)
 
     in_child(child)
+
+
+def test_a_fork_while_others_open_their_dedupe_files_keeps_no_child_from_its_own(keys: Keys, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def open_and_close(path: Path) -> None:
+        while not stop.is_set():
+            try:
+                ciphermq.Receiver(private_key=keys[0], dedupe=path).close()
+            except ciphermq.CipherMQError as error:
+                # A child that has not ended yet has what its parent had open.
+                assert "in use by another process" in str(error)
+
+    def child() -> None:
+        ciphermq.Receiver(private_key=keys[0], dedupe=tmp_path / f"child-{os.getpid()}").close()
+
+    threads = [threading.Thread(target=open_and_close, args=(tmp_path / f"{number}",)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(60):
+            in_child(child)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_asyncio_objects_raise_fork_error_too(ciphermq_broker: Broker, keys: Keys) -> None:

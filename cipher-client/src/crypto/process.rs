@@ -66,6 +66,11 @@ impl<T> PerProcess<T> {
         Self { owner: AtomicU32::new(pid.get()), value: Mutex::new(value) }
     }
 
+    /// Of no process yet; for what is there from the start.
+    pub(crate) const fn unowned(value: T) -> Self {
+        Self { owner: AtomicU32::new(0), value: Mutex::new(value) }
+    }
+
     /// Runs `work` on the value, after `reset` if this process is new to it.
     /// `None`: the lock came locked out of the fork, do without the value.
     pub(crate) fn with<R>(&self, pid: Pid, reset: impl FnOnce(&mut T), work: impl FnOnce(&mut T) -> R) -> Option<R> {
