@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cipher_client::ErrorKind;
+use cipher_client::crypto::{Context, Suite};
 use ciphermq_broker::limits as broker;
 use ciphermq_protocol::{Durability, limits as wire};
 use ciphermq_server::limits;
@@ -21,7 +22,7 @@ pub(crate) use keys::{
     Key, KeyCommand, KeyFingerprint, KeyPrune, KeyRewrap, KeyRotate, KeyShow, KeySuite, KeyUse, Keygen, PassphraseFrom,
 };
 pub(crate) use values::{Listen, Size};
-use values::{at_least_one, body_size, connection_count, disk_size, durability, line_size, window};
+use values::{at_least_one, body_size, connection_count, disk_size, durability, line_size, place, suite, window};
 
 /// An encrypted message broker: it stores and delivers messages it cannot read.
 #[derive(Debug, Parser)]
@@ -257,6 +258,18 @@ pub(crate) struct Receive {
     /// Public key of a sender (PEM); only what one of the senders has signed is taken, without --from everything that opens
     #[arg(long, value_name = "SENDER_PUBLIC.PEM")]
     pub(crate) from: Vec<PathBuf>,
+
+    /// Take only what its sender sealed for this exchange and key, whatever the broker says; may be given several times
+    #[arg(long, value_name = "EXCHANGE,KEY", value_parser = place)]
+    pub(crate) only_for: Vec<Context>,
+
+    /// Take only what was signed at most so many seconds ago, by its sender's clock
+    #[arg(long, value_name = "S", requires = "from")]
+    pub(crate) max_age_s: Option<u64>,
+
+    /// Take only these suites: 1, 2r, 2x, 2pq [default: all]
+    #[arg(long, value_name = "SUITES", value_delimiter = ',', value_parser = suite)]
+    pub(crate) suites: Vec<Suite>,
 
     /// File that remembers what was printed and acknowledged, 1,000,000 messages of the last 24 hours: one that comes again,
     /// also under another id, is acknowledged and not printed

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cipher_client::crypto::{Keyset, Opener, Sender};
+use cipher_client::crypto::{Context, Keyset, Opener, Sender, SuiteSet};
 use cipher_client::dedupe::{DedupeOptions, DedupeWindow};
 use cipher_client::trust::{SenderPolicy, Senders};
 use cipher_client::{Client, ConnectOptions, ConsumeOptions, Consumer, Delivery, Settled};
@@ -47,20 +47,28 @@ pub(crate) fn run(options: &Receive) -> Result<Status, Fault> {
 struct Keys {
     keyset: Keyset,
     senders: SenderPolicy,
+    suites: SuiteSet,
+    places: Vec<Context>,
 }
 
 impl Keys {
     fn of(options: &Receive) -> Result<Keys, Fault> {
-        let Receive { identity, key_use, from, .. } = options;
-        let senders = match from.is_empty() {
-            true => SenderPolicy::default(),
-            false => SenderPolicy::require_signed(Arc::new(senders(from)?)),
-        };
-        Ok(Keys { keyset: files::opening(identity, &key_use.passphrase, key_use.exposed())?, senders })
+        let Receive { identity, key_use, suites, only_for, .. } = options;
+        Ok(Keys {
+            keyset: files::opening(identity, &key_use.passphrase, key_use.exposed())?,
+            senders: policy(options)?,
+            suites: if suites.is_empty() { SuiteSet::default() } else { SuiteSet::of(suites.iter().copied()) },
+            places: only_for.clone(),
+        })
     }
 
     fn opener(&self) -> Result<Opener, Fault> {
-        Opener::builder(&self.keyset).senders(self.senders.clone()).build().map_err(Fault::runtime)
+        let builder = Opener::builder(&self.keyset).senders(self.senders.clone()).suites(self.suites);
+        let builder = match self.places.is_empty() {
+            true => builder,
+            false => builder.only_for(self.places.iter().cloned()),
+        };
+        builder.build().map_err(Fault::runtime)
     }
 
     /// What opens since the keyset was rotated, if it was.
@@ -70,6 +78,17 @@ impl Keys {
             false => Ok(None),
         }
     }
+}
+
+fn policy(options: &Receive) -> Result<SenderPolicy, Fault> {
+    if options.from.is_empty() {
+        return Ok(SenderPolicy::default());
+    }
+    let policy = SenderPolicy::require_signed(Arc::new(senders(&options.from)?));
+    Ok(match options.max_age_s {
+        Some(seconds) => policy.max_age(Duration::from_secs(seconds)),
+        None => policy,
+    })
 }
 
 fn senders(paths: &[PathBuf]) -> Result<Senders, Fault> {

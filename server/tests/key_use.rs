@@ -181,6 +181,36 @@ fn only_what_one_of_the_senders_signed_is_taken() {
 }
 
 #[test]
+fn a_receiver_takes_what_it_asks_for_and_nothing_else() {
+    let setting = Setting::new();
+    let out = setting.place.keygen("pair", &["--suite", "2x"]);
+    let sender = setting.place.keygen("sender", &["--suite", "sign"]);
+    let (private, public) = (format!("{out}/receiver_private.pem"), format!("{out}/receiver_public.pem"));
+    let (signing, from) = (format!("{sender}/sender_private.pem"), format!("{sender}/sender_public.pem"));
+    good(&setting.run(&["send", "--to", &public, "--sign", &signing, "hello"]));
+    let receive = ["receive", "--identity", &private, "--from", &from, "--timeout-ms", "300"];
+    let with = |flags: &[&str]| setting.run(&[&receive, flags].concat());
+    assert!(bad(&with(&["--only-for", "orders,eu"]), 1).contains("misdirected"));
+    assert!(bad(&with(&["--suites", "1,2pq"]), 1).contains("a suite that is not taken here"));
+    assert!(bad(&with(&["--max-age-s", "0"]), 1).contains("not trusted"));
+    let flags = [
+        "--only-for",
+        "orders,eu",
+        "--only-for",
+        "default_exchange,default_key",
+        "--suites",
+        "2x",
+        "--max-age-s",
+        "60",
+    ];
+    assert_eq!(good(&with(&flags)), "hello\n");
+    assert!(bad(&with(&["--only-for", "orders"]), 2).contains("such as orders,eu.new"));
+    assert!(bad(&with(&["--suites", "3"]), 2).contains("one of 1, 2r, 2x and 2pq"));
+    let nobody = bad(&setting.run(&["receive", "--identity", &private, "--max-age-s", "60"]), 2);
+    assert!(nobody.contains("--from"), "{nobody}");
+}
+
+#[test]
 fn a_replayed_message_is_not_printed_again() {
     let setting = Setting::new();
     let out = setting.place.keygen("pair", &[]);

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use cipher_client::crypto::{RSA_BITS_MAX, RSA_BITS_MIN};
+use cipher_client::crypto::{Context, RSA_BITS_MAX, RSA_BITS_MIN, Suite};
 use ciphermq_protocol::{Durability, limits as wire};
 use ciphermq_server::limits;
 
@@ -52,6 +52,17 @@ pub(super) fn line_size(text: &str) -> Result<Size, String> {
 pub(super) fn disk_size(text: &str) -> Result<Size, String> {
     let size: Size = text.parse()?;
     if size.0 >= limits::DISK_BYTES_MIN { Ok(size) } else { Err("at least 16MiB".into()) }
+}
+
+/// Where a message is published to. No name has a comma in it.
+pub(super) fn place(text: &str) -> Result<Context, String> {
+    let names = text.split_once(',').filter(|(exchange, key)| !exchange.is_empty() && !key.is_empty());
+    let (exchange, key) = names.ok_or("an exchange and a routing key, such as orders,eu.new")?;
+    Ok(Context::new(exchange, key))
+}
+
+pub(super) fn suite(text: &str) -> Result<Suite, String> {
+    Suite::from_name(text).ok_or_else(|| "one of 1, 2r, 2x and 2pq".into())
 }
 
 pub(super) fn durability(text: &str) -> Result<Durability, String> {
