@@ -26,7 +26,9 @@ pub(super) fn fault(id: &str) -> Option<&'static str> {
     if id.len() > MESSAGE_ID_BYTES_MAX {
         return Some("longer than 255 bytes");
     }
-    if id.chars().any(is_forbidden) {
+    // Nearly all are ASCII. Looked at without a branch for each byte, so many at a time.
+    let is_plain = id.bytes().fold(true, |is_plain, byte| is_plain & !is_forbidden_ascii(byte));
+    if !is_plain && id.chars().any(is_forbidden) {
         return Some("holds a space, a control character, a quote or a backslash");
     }
     None
@@ -39,10 +41,14 @@ pub(super) fn from_random(random: [u8; 16]) -> String {
     id.hyphenated().encode_lower(&mut text).to_owned()
 }
 
+/// Of ASCII: everything but what is printed, without quote and backslash.
+fn is_forbidden_ascii(byte: u8) -> bool {
+    !(0x21..=0x7e).contains(&byte) | (byte == b'"') | (byte == b'\\')
+}
+
 fn is_forbidden(c: char) -> bool {
-    match c {
-        '"' | '\\' => true,
-        '\u{21}'..='\u{7e}' => false,
+    match u8::try_from(c) {
+        Ok(byte) if byte.is_ascii() => is_forbidden_ascii(byte),
         _ => c.is_control() || c.is_whitespace(),
     }
 }
