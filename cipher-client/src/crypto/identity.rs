@@ -352,6 +352,31 @@ mod tests {
         assert!(Identity::from_key(SigningKey::from_bytes(&[0; 32])).is_err());
     }
 
+    /// With R of order 1 and S = k a the equation holds, and a lenient check takes
+    /// it. What one reader takes and another does not is no signature.
+    #[test]
+    fn a_signature_round_a_point_of_low_order_is_none() {
+        use ed25519_dalek::Verifier;
+        use sha2::{Digest, Sha512};
+        use std::ops::{Add, Mul};
+
+        /// Little-endian, in the field of `like`.
+        fn number<S: From<u64> + Add<Output = S> + Mul<Output = S> + Copy>(_like: S, bytes: &[u8]) -> S {
+            bytes.iter().rev().fold(S::from(0), |all, byte| all * S::from(256) + S::from((*byte).into()))
+        }
+        let (me, text) = (identity(), b"text");
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let secret = me.key.to_scalar();
+        let k = Sha512::new().chain_update(neutral).chain_update(me.sender_key().as_bytes()).chain_update(text);
+        let s = number(secret, &k.finalize()) * secret;
+        let mut signature = [0; SIGNATURE_LEN];
+        signature[..32].copy_from_slice(&neutral);
+        signature[32..].copy_from_slice(&s.to_bytes());
+        assert!(me.public.key.verify(text, &Signature::from_bytes(&signature)).is_ok(), "made as it was meant");
+        assert!(!me.sender_key().verifies(text, &signature));
+    }
+
     /// S + L is the other half of what a lenient check takes.
     #[test]
     fn a_signature_has_one_form() {
