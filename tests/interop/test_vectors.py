@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,6 @@ import sys
 import pytest
 
 VECTORS = pathlib.Path(__file__).parents[1] / "vectors"
-OPENED, REFUSED = 147, 490
 FILES = sorted(str(path.relative_to(VECTORS)) for path in VECTORS.glob("*/*.json"))
 MEMBERS = ["enc_session_key", "nonce", "tag", "ciphertext", "hdr", "sig", "x"]
 
@@ -38,8 +38,10 @@ def run(tmp_path):
 def test_every_vector_opens_or_is_refused_as_it_says(run):
     done = run()
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert done.stdout.split("\n")[0] == f"{OPENED} vectors opened, {REFUSED} refused"
-    assert OPENED + REFUSED == sum(len(cases(json.loads((VECTORS / name).read_text("utf-8")))) for name in FILES)
+    results = [case["result"] for name in FILES for case in cases(json.loads((VECTORS / name).read_text("utf-8")))]
+    opened, refused = map(int, re.fullmatch(r"(\d+) vectors opened, (\d+) refused\n", done.stdout).groups())
+    assert opened + refused == len(results) > 600, "each was looked at"
+    assert opened >= results.count("valid") > 130 and refused >= results.count("invalid") > 450
 
 
 def cases(content):
