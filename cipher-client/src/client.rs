@@ -244,7 +244,7 @@ impl Client {
     }
 
     /// The longest line that the broker takes, and this client sends.
-    pub(crate) fn line_bytes_max(&self) -> usize {
+    pub fn line_bytes_max(&self) -> usize {
         self.shared().lock().line_bytes_max().min(self.shared().bytes_max)
     }
 

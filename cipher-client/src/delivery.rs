@@ -49,7 +49,7 @@ struct Rest {
     parts: Vec<Delivery<()>>,
     /// The mark of the first part, of which the message has the lease.
     _mark: Option<Mark>,
-    _held: Held,
+    _held: Option<Held>,
 }
 
 /// A message leased to this client, as its publisher sealed it.
@@ -324,7 +324,7 @@ impl Delivery<()> {
             text,
             parts: parts.collect(),
             _mark: whole.mark.take(),
-            _held: held,
+            _held: Some(held),
         };
         whole.rest = Some(Box::new(rest));
         Some(whole)
@@ -344,6 +344,23 @@ impl RawDelivery {
         let epoch = Arc::new(AtomicU64::new(epoch));
         let lease = Lease { head, epoch, handle, on_drop: OnDrop::Release };
         Self { lease, body: envelope, mark: None, rest: None }
+    }
+
+    /// One delivery out of those of the parts of message `id`, which is settled
+    /// with all of them; `None` without any. For what puts messages together
+    /// itself ([`PartCollector`](crate::crypto::PartCollector)).
+    pub fn bundle(id: impl Into<String>, parts: Vec<Self>) -> Option<Self> {
+        let mut parts = parts.into_iter();
+        let mut whole = parts.next()?;
+        let parts = parts.map(|part| part.with_body(()).0).collect();
+        let rest = Rest { id: id.into(), text: None, parts, _mark: whole.mark.take(), _held: None };
+        whole.rest = Some(Box::new(rest));
+        Some(whole)
+    }
+
+    /// The same with an envelope that was [taken](Self::take_envelope).
+    pub fn with_envelope(self, envelope: String) -> Self {
+        self.with_body(envelope).0
     }
 
     /// The envelope without a copy; what stays behind is empty, and still has to

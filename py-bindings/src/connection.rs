@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cipher_client::crypto::{self, Context, Sealed};
+use cipher_client::crypto::{self, Context, PartLimits, Sealed};
 use cipher_client::dedupe::{DedupeOptions, DedupeWindow, Durability};
 use cipher_client::{Client, ConnectOptions, ErrorKind, QueueOptions};
 use pyo3::exceptions::PyValueError;
@@ -14,10 +14,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use tokio::sync::OnceCell;
 
+use crate::collecting::Collecting;
 use crate::directory::{self, Announced};
 use crate::error::{Failure, raised};
 use crate::identity::Identity;
 use crate::keys::PublicKey;
+use crate::large::LargeMessage;
 use crate::leases::Dedupe;
 use crate::logging;
 use crate::opener::Opener;
@@ -205,8 +207,34 @@ impl Connection {
         self.mode.run(py, batch)
     }
 
+    /// Begins a message of `bytes` bytes that is sent in parts: a `LargeMessage`.
+    #[pyo3(signature = (exchange, routing_key, bytes, sealer, *, content_type, message_id, timeout, attempts))]
+    #[allow(clippy::too_many_arguments)] // as for `send`
+    fn begin_large<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: String,
+        routing_key: String,
+        bytes: u64,
+        sealer: &Bound<'py, Sealer>,
+        content_type: Option<&str>,
+        message_id: Option<String>,
+        timeout: Seconds,
+        attempts: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (inner, route, tries) = (self.inner()?, route(&exchange, &routing_key), tries(timeout, attempts)?);
+        let context = Context::new(exchange, routing_key).content_type(content_type.unwrap_or_default());
+        let (sealer, mode) = (Arc::clone(&sealer.get().inner), self.mode.clone());
+        self.mode.run(py, async move {
+            let line_bytes = inner.client().await?.line_bytes_max();
+            let parts = sealer.part_sealer_for_lines(&context, message_id.as_deref(), bytes, line_bytes)?;
+            Ok(LargeMessage::new(parts, inner, route, tries, mode))
+        })
+    }
+
     /// Makes ready to consume a queue; nothing is sent before the first message is asked for.
-    #[pyo3(signature = (queue, opener, *, prefetch, dedupe, dedupe_sync, reject_undecryptable))]
+    #[pyo3(signature = (queue, opener, *, prefetch, dedupe, dedupe_sync, reject_undecryptable, parts_messages, parts_bytes,
+        parts_timeout, spool))]
     #[allow(clippy::too_many_arguments)] // as for `send`
     fn consume(
         &self,
@@ -217,6 +245,10 @@ impl Connection {
         dedupe: Option<Remember>,
         dedupe_sync: bool,
         reject_undecryptable: bool,
+        parts_messages: usize,
+        parts_bytes: usize,
+        parts_timeout: Seconds,
+        spool: Option<PathBuf>,
     ) -> PyResult<Subscription> {
         let opener = Arc::clone(&opener.get().inner);
         let durability = if dedupe_sync { Durability::Synced } else { Durability::Written };
@@ -227,7 +259,9 @@ impl Connection {
             Some(Remember::File(path)) => DedupeWindow::open(path, options, SystemTime::now()).map(Some),
         });
         let dedupe = window.map_err(raised)?.map(|window| Dedupe::new(window, dedupe_sync));
-        let inbox = Inbox::new(self.inner()?, queue, prefetch, opener, dedupe, reject_undecryptable);
+        let limits = PartLimits { messages: parts_messages, bytes: parts_bytes, age: parts_timeout.0 };
+        let collecting = Collecting::new(limits, spool, prefetch);
+        let inbox = Inbox::new(self.inner()?, queue, prefetch, opener, dedupe, reject_undecryptable, collecting);
         Ok(Subscription::new(inbox, self.mode.clone()))
     }
 

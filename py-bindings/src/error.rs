@@ -75,8 +75,13 @@ impl Failure {
         let exception = exception(py, &error, text.map_or_else(|| error.to_string(), str::to_owned));
         let details = || -> PyResult<()> {
             let value = exception.value(py);
-            if let ErrorKind::Refused { code, .. } = error.kind() {
-                value.setattr("code", code.as_str())?;
+            match error.kind() {
+                ErrorKind::Refused { code, .. } => value.setattr("code", code.as_str())?,
+                ErrorKind::Incomplete { missing, count, .. } => {
+                    value.setattr("missing", missing)?;
+                    value.setattr("count", count)?;
+                }
+                _ => {}
             }
             if let Some(id) = message_id {
                 value.setattr("message_id", id)?;
@@ -138,6 +143,7 @@ fn exception(py: Python<'_>, error: &Error, text: String) -> PyErr {
         ErrorKind::PassphraseWrong => class(py, "PassphraseError", text),
         ErrorKind::Untrusted { .. } => class(py, "Untrusted", text),
         ErrorKind::KeyChanged { .. } => class(py, "KeyChanged", format!("{text}; {CHANGED}")),
+        ErrorKind::Incomplete { .. } => class(py, "Incomplete", text),
         ErrorKind::Misdirected { .. } => class(py, "Misdirected", text),
         _ => class(py, "CipherMQError", text),
     }

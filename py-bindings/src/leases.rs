@@ -1,7 +1,7 @@
 //! A message in a receiver's hand: what holds it, and how it is settled.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +34,8 @@ pub(crate) struct Lease {
     /// broker took the first lease back and delivered the message here
     /// again, at most as many as the queue's `max_attempts`.
     deliveries: Mutex<Vec<RawDelivery>>,
+    /// Of a message that came in parts, which has no deliveries of its own.
+    parts: Mutex<Vec<Arc<Self>>>,
     mark: Option<Mark>,
     /// Set for a message that did not open.
     unopened: Option<&'static Process>,
@@ -42,7 +44,8 @@ pub(crate) struct Lease {
 impl Lease {
     /// A message that opened.
     pub(crate) fn opened(delivery: RawDelivery, mark: Option<Mark>) -> Arc<Self> {
-        let lease = Arc::new(Self { deliveries: Mutex::new(vec![delivery]), mark, unopened: None });
+        let deliveries = Mutex::new(vec![delivery]);
+        let lease = Arc::new(Self { deliveries, parts: Mutex::default(), mark, unopened: None });
         if let Some(mark) = &lease.mark {
             let mut in_hand = mark.dedupe.in_hand();
             in_hand.leases.insert((mark.id.clone(), mark.sender), Arc::downgrade(&lease));
@@ -53,7 +56,13 @@ impl Lease {
 
     /// A message that did not.
     pub(crate) fn unopened(delivery: RawDelivery, process: &'static Process) -> Arc<Self> {
-        Arc::new(Self { deliveries: Mutex::new(vec![delivery]), mark: None, unopened: Some(process) })
+        let deliveries = Mutex::new(vec![delivery]);
+        Arc::new(Self { deliveries, parts: Mutex::default(), mark: None, unopened: Some(process) })
+    }
+
+    /// A message all of whose parts are in hand.
+    pub(crate) fn whole(parts: Vec<Arc<Self>>, mark: Option<Mark>) -> Arc<Self> {
+        Arc::new(Self { deliveries: Mutex::default(), parts: Mutex::new(parts), mark, unopened: None })
     }
 
     /// Adds a newer lease on the same message, unless it was settled meanwhile.
@@ -66,6 +75,19 @@ impl Lease {
         Ok(())
     }
 
+    /// Has the deliveries of an earlier lease on the same message, which are older.
+    pub(crate) async fn take_over(&self, earlier: &Self) {
+        let older = std::mem::take(&mut *earlier.deliveries.lock().await);
+        self.deliveries.lock().await.splice(0..0, older);
+    }
+
+    /// The delivery of a part that is of no use, with what was sealed.
+    pub(crate) async fn into_delivery(self: Arc<Self>, envelope: String) -> Option<RawDelivery> {
+        let delivery = self.deliveries.lock().await.pop()?;
+        self.forget();
+        Some(delivery.with_envelope(envelope))
+    }
+
     /// The envelope as it was published; `None` once settled.
     pub(crate) async fn envelope(&self) -> Option<String> {
         self.deliveries.lock().await.last().map(|delivery| delivery.envelope().to_owned())
@@ -73,25 +95,35 @@ impl Lease {
 
     /// Whether it was settled.
     pub(crate) async fn is_settled(&self) -> bool {
-        self.deliveries.lock().await.is_empty()
+        self.deliveries.lock().await.is_empty() && self.parts.lock().await.is_empty()
     }
 
     pub(crate) async fn touch(&self) -> Result<(), Failure> {
+        let parts = self.parts.lock().await;
+        if parts.is_empty() {
+            return self.touch_one().await;
+        }
+        for part in &*parts {
+            part.touch_one().await?;
+        }
+        Ok(())
+    }
+
+    async fn touch_one(&self) -> Result<(), Failure> {
         let deliveries = self.deliveries.lock().await;
         let delivery = deliveries.last().ok_or_else(settled_before)?;
         Ok(delivery.touch().await?)
     }
 
     pub(crate) async fn settle(&self, verdict: Verdict) -> Result<(), Failure> {
-        let mut deliveries = std::mem::take(&mut *self.deliveries.lock().await);
-        let delivery = deliveries.pop().ok_or_else(settled_before)?;
+        let (delivery, older, parts) = self.take().await;
+        let delivery = delivery.ok_or_else(settled_before)?;
         if let (Verdict::Ack | Verdict::AckLater, Some(mark)) = (verdict, &self.mark) {
             // Before the broker is told: a crash in between must not let it in again.
             mark.note().await?;
         }
         self.forget();
-        // Leases before the newest are over; the broker answers their release, which
-        // comes behind this request, with NOT_LEASED.
+        parts.iter().for_each(|part| part.forget());
         match verdict {
             Verdict::Ack => delivery.ack().await?,
             Verdict::AckLater => drop(delivery.ack_later()?),
@@ -99,13 +131,37 @@ impl Lease {
             Verdict::Release => delivery.release().await?,
             Verdict::Reject => delivery.reject().await?,
         }
+        // Leases before the newest are over; the broker answers their release, which
+        // comes behind that request, with NOT_LEASED.
+        drop(older);
         Ok(())
+    }
+
+    /// What is to be settled, if that was not done; and the leases before it, and
+    /// its parts, which are known until then.
+    async fn take(&self) -> (Option<RawDelivery>, Vec<RawDelivery>, Vec<Arc<Self>>) {
+        let mut older = std::mem::take(&mut *self.deliveries.lock().await);
+        let parts = std::mem::take(&mut *self.parts.lock().await);
+        if parts.is_empty() {
+            return (older.pop(), older, parts);
+        }
+        let mut newest = Vec::with_capacity(parts.len());
+        for part in &parts {
+            let mut deliveries = std::mem::take(&mut *part.deliveries.lock().await);
+            newest.extend(deliveries.pop());
+            older.append(&mut deliveries);
+        }
+        (RawDelivery::bundle("", newest), older, parts)
     }
 
     /// From here on the message, when it comes again, is another delivery.
     fn forget(&self) {
         if let Some(mark) = &self.mark {
             let mut in_hand = mark.dedupe.in_hand();
+            if mark.is_whole {
+                in_hand.wholes.remove(&(mark.id.clone(), mark.sender));
+                return;
+            }
             in_hand.leases.remove(&(mark.id.clone(), mark.sender));
             in_hand.let_go(mark.uniqueness);
         }
@@ -114,7 +170,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.deliveries.get_mut().is_empty() {
+        if self.deliveries.get_mut().is_empty() && self.parts.get_mut().is_empty() {
             return;
         }
         self.forget();
@@ -136,6 +192,8 @@ pub(crate) struct Mark {
     id: Arc<str>,
     uniqueness: [u8; 32],
     sender: Sender,
+    /// Of a message that came in parts, whose leases are those of the parts.
+    is_whole: bool,
 }
 
 impl Mark {
@@ -167,6 +225,8 @@ struct InHand {
     leases: HashMap<(Arc<str>, Sender), Weak<Lease>>,
     /// How many have a sealing.
     sealings: HashMap<[u8; 32], usize>,
+    /// Messages that came in parts; those are among the others.
+    wholes: HashSet<(Arc<str>, Sender)>,
 }
 
 impl InHand {
@@ -219,13 +279,30 @@ impl Dedupe {
         };
         // The same sealing under another id is a copy that somebody made.
         let is_copy = self.in_hand().has_copy(&sender, &uniqueness);
-        let key = MessageKey::new(&id, &uniqueness).sent_by(&sender);
-        // Where the disk fails it counts as new; noting it fails then.
-        let is_noted = || lock(&self.acknowledged).contains_key(&key, SystemTime::now()).unwrap_or(false);
-        if is_copy || is_noted() {
+        let is_noted = match (opened.whole_id(), opened.whole_uniqueness()) {
+            // It is the whole that is noted.
+            (Some(whole), Some(uniqueness)) => self.is_noted(whole, &uniqueness, &sender),
+            _ => self.is_noted(&id, &uniqueness, &sender),
+        };
+        if is_copy || is_noted {
             return Seen::Before(delivery);
         }
-        Seen::New(delivery, Mark { dedupe: Arc::clone(self), id, uniqueness, sender })
+        Seen::New(delivery, Mark { dedupe: Arc::clone(self), id, uniqueness, sender, is_whole: false })
+    }
+
+    /// A message whose parts are all there; `None` if one of its name is in hand,
+    /// or was acknowledged.
+    pub(crate) fn look_at_whole(self: &Arc<Self>, message: &Opened) -> Option<Mark> {
+        let Opened { uniqueness, sender, .. } = *message;
+        let id: Arc<str> = message.message_id.as_str().into();
+        let is_new = !self.is_noted(&id, &uniqueness, &sender) && self.in_hand().wholes.insert((id.clone(), sender));
+        is_new.then(|| Mark { dedupe: Arc::clone(self), id, uniqueness, sender, is_whole: true })
+    }
+
+    fn is_noted(&self, id: &str, uniqueness: &[u8; 32], sender: &Sender) -> bool {
+        let key = MessageKey::new(id, uniqueness).sent_by(sender);
+        // Where the disk fails it counts as new; noting it fails then.
+        lock(&self.acknowledged).contains_key(&key, SystemTime::now()).unwrap_or(false)
     }
 
     fn note(&self, id: &str, uniqueness: &[u8; 32], sender: &Sender) -> cipher_client::Result<()> {

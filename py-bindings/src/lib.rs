@@ -9,6 +9,7 @@
 //! - `recipient`, `trust`, `directory`: those of `cipher_client::trust`.
 //! - `connection`, `subscription`, `message`: a client, a consumer and a
 //!   delivery. Each operation is written once, as a future.
+//! - `collecting`, `large`: messages that come, and go, in parts.
 //! - `wait`, `bridge`: the two ways to run such a future: block until it is done,
 //!   or hand out an asyncio future.
 //! - `process`: one runtime a process, and what must not cross a `fork`.
@@ -17,6 +18,7 @@
 
 mod bridge;
 mod broker;
+mod collecting;
 mod connection;
 mod context;
 mod directory;
@@ -24,6 +26,7 @@ mod error;
 mod identity;
 mod keys;
 mod keyset;
+mod large;
 mod leases;
 mod logging;
 mod message;
@@ -59,6 +62,8 @@ mod _native {
     use crate::keys::{PrivateKey, PublicKey, generate_keypair, write_keypair};
     #[pymodule_export]
     use crate::keyset::Keyset;
+    #[pymodule_export]
+    use crate::large::{BodyReader, LargeMessage};
     #[pymodule_export]
     use crate::message::{AsyncMessage, Message, MessageBase};
     #[pymodule_export]

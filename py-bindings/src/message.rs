@@ -1,15 +1,17 @@
 //! `Message` and `AsyncMessage`: a delivery and the means to settle it.
 
+use std::io::Cursor;
 use std::sync::Arc;
 
 use cipher_client::RawDelivery;
-use cipher_client::crypto::Opened;
+use cipher_client::crypto::{Opened, SpooledText};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::context::Context;
 use crate::error::Failure;
+use crate::large::{BodyReader, read_all};
 use crate::leases::{Lease, Verdict};
 use crate::opener::{claimed_by, order, seconds, sequence, signed_by};
 use crate::process::Owned;
@@ -21,6 +23,8 @@ pub(crate) struct Received {
     pub(crate) head: Head,
     /// `None`: it did not open.
     pub(crate) opened: Option<Opened>,
+    /// Its text, if that was kept in a directory.
+    pub(crate) spooled: Option<SpooledText>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) mode: Mode,
 }
@@ -50,17 +54,25 @@ impl Head {
     }
 }
 
+impl Head {
+    /// That of the message, out of that of its last part.
+    pub(crate) fn of_whole(self, message_id: &str) -> Self {
+        Self { message_id: message_id.to_owned(), ..self }
+    }
+}
+
 impl<'py> IntoPyObject<'py> for Received {
     type Target = PyAny;
     type Output = Bound<'py, PyAny>;
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        let Self { head, mut opened, lease, mode } = self;
+        let Self { head, mut opened, spooled, lease, mode } = self;
         let is_blocking = matches!(mode, Mode::Blocking);
         let text = opened.as_mut().map(|opened| std::mem::take(&mut opened.plaintext));
         let body = text.map(|text| PyBytes::new(py, &text).unbind());
-        let base = PyClassInitializer::from(MessageBase { head, body, opened, lease: Owned::new(lease), mode });
+        let base =
+            PyClassInitializer::from(MessageBase { head, body, opened, spooled, lease: Owned::new(lease), mode });
         match is_blocking {
             true => Ok(Bound::new(py, base.add_subclass(Message))?.into_any()),
             false => Ok(Bound::new(py, base.add_subclass(AsyncMessage))?.into_any()),
@@ -75,6 +87,7 @@ pub(crate) struct MessageBase {
     body: Option<Py<PyBytes>>,
     /// All but the text.
     opened: Option<Opened>,
+    spooled: Option<SpooledText>,
     lease: Owned<Arc<Lease>>,
     mode: Mode,
 }
@@ -91,7 +104,27 @@ impl MessageBase {
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let unopened = || Failure::from(cipher_client::ErrorKind::Decrypt).into_exception(py);
+        if let Some(spooled) = &self.spooled {
+            return read_all(py, spooled);
+        }
         self.body.as_ref().map(|body| body.bind(py).clone()).ok_or_else(unopened)
+    }
+
+    /// How long it is.
+    #[getter]
+    fn size(&self, py: Python<'_>) -> PyResult<u64> {
+        match &self.spooled {
+            Some(spooled) => Ok(spooled.len()),
+            None => Ok(self.body(py)?.as_bytes().len() as u64),
+        }
+    }
+
+    /// Reads it from its beginning, a piece at a time.
+    fn reader(&self, py: Python<'_>) -> PyResult<BodyReader> {
+        Ok(match &self.spooled {
+            Some(spooled) => BodyReader::new(spooled.reader()),
+            None => BodyReader::new(Cursor::new(self.body(py)?.as_bytes().to_vec())),
+        })
     }
 
     /// The opened message as text.

@@ -1,5 +1,6 @@
 //! `Opener`, `Opened`, `PartCollector`.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -81,6 +82,20 @@ impl Opener {
                 None => self.inner.open(envelope),
             }
         });
+        opened.map(|inner| Opened { inner }).map_err(raised)
+    }
+
+    /// Opens the envelope in a file into another file, in constant memory.
+    #[pyo3(signature = (source, target, *, delivered=None))]
+    fn open_file(
+        &self,
+        py: Python<'_>,
+        source: PathBuf,
+        target: PathBuf,
+        delivered: Option<&Bound<'_, Context>>,
+    ) -> PyResult<Opened> {
+        let delivered = delivered.map(|context| &context.get().inner);
+        let opened = logging::detached(py, || self.inner.open_file(source, target, delivered));
         opened.map(|inner| Opened { inner }).map_err(raised)
     }
 

@@ -18,7 +18,8 @@ const FRESH_IN_A_ROW: u64 = 2;
 /// Most threads that open at a time.
 const THREADS_MAX: usize = 16;
 
-/// Opens all, in their order.
+/// Opens them in their order, up to the first part of a larger message: the number
+/// of that one counts when it is whole, and those behind it come after it.
 pub(crate) fn open_all(opener: &Opener, came: &[RawDelivery], process: &Process) -> Vec<Result<Opened, Error>> {
     let mut opened = Vec::with_capacity(came.len());
     let mut fresh = 0;
@@ -29,7 +30,11 @@ pub(crate) fn open_all(opener: &Opener, came: &[RawDelivery], process: &Process)
         let before = opener.stats().unwraps;
         let one = open(opener, delivery);
         let is_fresh = opener.stats().unwraps > before && !is_tracked(&one);
+        let is_part = one.as_ref().is_ok_and(|opened| opened.part.is_some());
         opened.push(one);
+        if is_part {
+            return opened;
+        }
         fresh = if is_fresh { fresh + 1 } else { 0 };
     }
     let left = &came[opened.len()..];

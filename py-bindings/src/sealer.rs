@@ -1,6 +1,7 @@
 //! `Sealer`: seals for one recipient or several, with all that can be chosen.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cipher_client::crypto::{self, Compression, Padding, SealerBuilder, SessionPolicy, Signing};
@@ -88,6 +89,21 @@ impl Sealer {
             let parts = self.inner.seal_parts(&context, message_id.as_deref(), plaintext, part_bytes)?;
             parts.map(|part| part.map(|sealed| sealed.envelope)).collect::<cipher_client::Result<Vec<_>>>()
         });
+        sealed.map_err(raised)
+    }
+
+    /// Seals a file into another one, in constant memory; its message id.
+    #[pyo3(signature = (source, target, *, context=None, message_id=None))]
+    fn seal_file(
+        &self,
+        py: Python<'_>,
+        source: PathBuf,
+        target: PathBuf,
+        context: Option<&Bound<'_, Context>>,
+        message_id: Option<Cow<'_, str>>,
+    ) -> PyResult<String> {
+        let context = context_of(context);
+        let sealed = py.detach(|| self.inner.seal_file(&context, message_id.as_deref(), source, target));
         sealed.map_err(raised)
     }
 

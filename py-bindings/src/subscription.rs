@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use cipher_client::crypto::{Opened, Opener};
+use cipher_client::crypto::{Opened, Opener, SpooledText};
 use cipher_client::{Error, ErrorKind, RawConsumer, RawDelivery};
 use pyo3::prelude::*;
 use tokio::sync::{Mutex, MutexGuard, Notify};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::collecting::{Collecting, Sorted};
 use crate::connection::Inner;
 use crate::error::Failure;
-use crate::leases::{Dedupe, Lease, Seen};
+use crate::leases::{Dedupe, Lease, Seen, Verdict};
 use crate::message::{Head, Received};
 use crate::opening::open_all;
 use crate::process::{Owned, Process};
@@ -125,6 +126,7 @@ pub(crate) struct Inbox {
     opener: Arc<Opener>,
     dedupe: Option<Arc<Dedupe>>,
     reject_undecryptable: bool,
+    collecting: Mutex<Collecting>,
     duplicates: AtomicU64,
     rejected: AtomicU64,
     /// Tells who waits for a message, and has the state, to let go of it.
@@ -137,6 +139,8 @@ pub(crate) struct Inbox {
 #[derive(Default)]
 struct State {
     consumer: Option<RawConsumer>,
+    /// Come, and not yet tried. At most [`OPENED_MAX`].
+    came: VecDeque<RawDelivery>,
     /// Come and tried; what follows from that has yet to be done. Kept here, so that
     /// a caller who stops waiting meanwhile loses none. At most [`OPENED_MAX`].
     tried: VecDeque<(RawDelivery, Result<Opened, Error>)>,
@@ -144,20 +148,35 @@ struct State {
     opened: VecDeque<Item>,
 }
 
-/// A message that is to be handed over.
-struct Item {
+/// A message that is to be handed over, or that did not become one.
+enum Item {
+    Whole(Box<Whole>),
+    /// It did not open.
+    Failed(Error, Head, Arc<Lease>),
+    Incomplete(Error, String),
+}
+
+/// An opened message.
+struct Whole {
     head: Head,
-    opened: Result<Opened, Error>,
+    opened: Opened,
+    spooled: Option<SpooledText>,
     lease: Arc<Lease>,
 }
 
 impl Item {
     fn into_message(self, mode: &Mode) -> Result<Received, Failure> {
-        let Self { head, opened, lease } = self;
         let mode = mode.clone();
-        match opened {
-            Ok(opened) => Ok(Received { head, opened: Some(opened), lease, mode }),
-            Err(error) => Err(Failure::from(error).with_message(Received { head, opened: None, lease, mode })),
+        match self {
+            Self::Whole(whole) => {
+                let Whole { head, opened, spooled, lease } = *whole;
+                Ok(Received { head, opened: Some(opened), spooled, lease, mode })
+            }
+            Self::Failed(error, head, lease) => {
+                let message = Received { head, opened: None, spooled: None, lease, mode };
+                Err(Failure::from(error).with_message(message))
+            }
+            Self::Incomplete(error, id) => Err(Failure::from(error).of(&id)),
         }
     }
 }
@@ -186,7 +205,7 @@ impl State {
     }
 
     fn is_failure_next(&self) -> bool {
-        self.opened.front().is_some_and(|item| item.opened.is_err())
+        self.opened.front().is_some_and(|item| !matches!(item, Item::Whole(_)))
     }
 }
 
@@ -198,6 +217,7 @@ impl Inbox {
         opener: Arc<Opener>,
         dedupe: Option<Arc<Dedupe>>,
         reject_undecryptable: bool,
+        collecting: Collecting,
     ) -> Self {
         Self {
             connection,
@@ -206,6 +226,7 @@ impl Inbox {
             opener,
             dedupe,
             reject_undecryptable,
+            collecting: Mutex::new(collecting),
             duplicates: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             stop: Notify::new(),
@@ -251,6 +272,7 @@ impl Inbox {
         let stopping = Stopping::tell(self);
         let mut state = self.state.lock().await;
         drop(stopping);
+        state.came.clear();
         state.tried.clear();
         state.opened.clear();
         match state.consumer.take() {
@@ -263,11 +285,13 @@ impl Inbox {
     /// the subscription was ended meanwhile.
     async fn fill(&self, state: &mut State, process: &'static Process) -> Result<(), Failure> {
         loop {
-            self.sort_all(state, process).await;
+            self.try_all(state, process).await;
+            self.give_up(state).await;
             if !state.opened.is_empty() {
                 return Ok(());
             }
             let Some(consumer) = &mut state.consumer else { return Ok(()) };
+            let expiry = self.collecting.lock().await.prepare_wait(consumer).await;
             // In this order: who stops counts first and tells then.
             let told = self.stop.notified();
             if self.stopping.load(Ordering::SeqCst) > 0 {
@@ -277,42 +301,98 @@ impl Inbox {
                 biased;
                 next = consumer.next() => Some(next),
                 () = told => return Ok(()),
+                () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => continue,
             };
-            let mut came = Vec::new();
             let mut ended = None;
             while let Some(delivery) = next {
                 match delivery {
-                    Some(Ok(delivery)) => came.push(delivery),
+                    Some(Ok(delivery)) => state.came.push_back(delivery),
                     // The queue is gone, or the client was closed; another call finds out.
                     end => {
                         ended = Some(end.and_then(Result::err));
                         break;
                     }
                 }
-                next = match came.len() {
+                next = match state.came.len() {
                     OPENED_MAX.. => None,
                     _ => ready_now(consumer).await,
                 };
             }
-            let opened = open_all(&self.opener, &came, process);
-            state.tried.extend(came.into_iter().zip(opened));
             if let Some(error) = ended {
-                self.sort_all(state, process).await;
+                self.try_all(state, process).await;
                 return state.end(error);
             }
         }
     }
 
-    async fn sort_all(&self, state: &mut State, process: &'static Process) {
-        while let Some((delivery, opened)) = state.tried.pop_front() {
-            state.opened.extend(self.sort(delivery, opened, process).await);
+    /// Opens what has come, and does what follows from that.
+    async fn try_all(&self, state: &mut State, process: &'static Process) {
+        loop {
+            while let Some((delivery, opened)) = state.tried.pop_front() {
+                state.opened.extend(self.sort(delivery, opened, process).await);
+            }
+            if state.came.is_empty() {
+                return;
+            }
+            let opened = open_all(&self.opener, state.came.make_contiguous(), process);
+            let tried = state.came.drain(..opened.len()).zip(opened);
+            state.tried.extend(tried);
+        }
+    }
+
+    /// Messages whose parts did not all come in time.
+    async fn give_up(&self, state: &mut State) {
+        while let Some((error, id)) = self.collecting.lock().await.give_up(self.reject_undecryptable).await {
+            tracing::warn!(message_id = id, queue = self.queue, %error, "parts did not come");
+            match self.reject_undecryptable {
+                true => drop(self.rejected.fetch_add(1, Ordering::Relaxed)),
+                false => state.opened.push_back(Item::Incomplete(error, id)),
+            }
+        }
+    }
+
+    /// Puts a part to the others; the message if it was the last one missing.
+    async fn collect(
+        &self,
+        head: Head,
+        opened: Opened,
+        envelope: String,
+        lease: Arc<Lease>,
+        process: &'static Process,
+    ) -> Option<Item> {
+        match self.collecting.lock().await.add(opened, lease, &self.opener).await {
+            Sorted::Kept => None,
+            Sorted::Whole(opened, spooled, parts) => {
+                let mark = match &self.dedupe {
+                    None => None,
+                    Some(dedupe) => match dedupe.look_at_whole(&opened) {
+                        Some(mark) => Some(mark),
+                        None => {
+                            self.duplicates.fetch_add(1, Ordering::Relaxed);
+                            drop(Lease::whole(parts, None).settle(Verdict::AckLater).await);
+                            return None;
+                        }
+                    },
+                };
+                let head = head.of_whole(&opened.message_id);
+                let lease = Lease::whole(parts, mark);
+                Some(Item::Whole(Box::new(Whole { head, opened: *opened, spooled, lease })))
+            }
+            Sorted::Refused(error, lease) => {
+                let delivery = lease.into_delivery(envelope).await?;
+                if self.reject_undecryptable {
+                    self.put_away(delivery, &error).await;
+                    return None;
+                }
+                Some(Item::Failed(error, head, Lease::unopened(delivery, process)))
+            }
         }
     }
 
     /// What becomes of a message; `None` when it is none of the caller's business.
     async fn sort(
         &self,
-        delivery: RawDelivery,
+        mut delivery: RawDelivery,
         opened: Result<Opened, Error>,
         process: &'static Process,
     ) -> Option<Item> {
@@ -323,7 +403,15 @@ impl Inbox {
                 self.put_away(delivery, &error).await;
                 return None;
             }
-            Err(error) => return Some(Item { head, opened: Err(error), lease: Lease::unopened(delivery, process) }),
+            Err(error) => return Some(Item::Failed(error, head, Lease::unopened(delivery, process))),
+        };
+        // A part may wait for the others: its lease is made longer, its envelope let go.
+        let envelope = match &opened.part {
+            Some(_) => {
+                self.collecting.lock().await.hold(&delivery);
+                Some(delivery.take_envelope())
+            }
+            None => None,
         };
         let lease = match &self.dedupe {
             None => Lease::opened(delivery, None),
@@ -338,7 +426,10 @@ impl Inbox {
                 }
             },
         };
-        Some(Item { head, opened: Ok(opened), lease })
+        match envelope {
+            Some(envelope) => self.collect(head, opened, envelope, lease, process).await,
+            None => Some(Item::Whole(Box::new(Whole { head, opened, spooled: None, lease }))),
+        }
     }
 
     async fn put_away(&self, delivery: RawDelivery, error: &Error) {

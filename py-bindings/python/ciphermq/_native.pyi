@@ -24,11 +24,13 @@ __all__ = [
     "Announcement",
     "AsyncMessage",
     "Batch",
+    "BodyReader",
     "Broker",
     "Connection",
     "Context",
     "Identity",
     "Keyset",
+    "LargeMessage",
     "Message",
     "MessageBase",
     "Opened",
@@ -355,6 +357,19 @@ class Sealer:
     ) -> List[str]:
         """Seals a message larger than a line as several envelopes. A `PartCollector` puts them together. Suite 2 only."""
 
+    def seal_file(
+        self,
+        source: Union[str, "os.PathLike[str]"],
+        target: Union[str, "os.PathLike[str]"],
+        *,
+        context: Optional[Context] = None,
+        message_id: Optional[str] = None,
+    ) -> str:
+        """Seals a file of up to 48 MB into an envelope in another file, in 1 MiB of memory; its message id. Suite 2 only.
+
+        The target is there, with mode 0600, when it is whole; when this fails nothing has changed.
+        """
+
     def rotate(self) -> None:
         """Forgets the session key: the next message starts a new one."""
 
@@ -390,6 +405,18 @@ class Opener:
 
         Raises `EnvelopeError`, `DecryptError` (whatever has to do with a key, alike), `Throttled`, `Untrusted`,
         `Misdirected`.
+        """
+
+    def open_file(
+        self,
+        source: Union[str, "os.PathLike[str]"],
+        target: Union[str, "os.PathLike[str]"],
+        *,
+        delivered: Optional[Context] = None,
+    ) -> Opened:
+        """Opens the envelope in a file into another file, in 1 MiB of memory; what is known of it beside the text. Suite 2 only.
+
+        The target is there, with mode 0600, when all of the text is authenticated; when this fails nothing has changed.
         """
 
     def forget(self) -> None:
@@ -565,7 +592,14 @@ class MessageBase:
 
     @property
     def body(self) -> bytes:
-        """The opened message. Raises `DecryptError` for one that did not open."""
+        """The opened message. Raises `DecryptError` for one that did not open. One in a `spool` is read anew each time."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+
+    def reader(self) -> BodyReader:
+        """Reads the body a piece at a time, which takes no memory for one that is in a `spool`."""
 
     @property
     def text(self) -> str:
@@ -746,6 +780,18 @@ class Connection:
         timeout: float,
         attempts: int,
     ) -> Any: ...
+    def begin_large(
+        self,
+        exchange: str,
+        routing_key: str,
+        bytes: int,
+        sealer: Sealer,
+        *,
+        content_type: Optional[str],
+        message_id: Optional[str],
+        timeout: float,
+        attempts: int,
+    ) -> Any: ...
     def consume(
         self,
         queue: str,
@@ -755,6 +801,10 @@ class Connection:
         dedupe: Dedupe,
         dedupe_sync: bool,
         reject_undecryptable: bool,
+        parts_messages: int,
+        parts_bytes: int,
+        parts_timeout: float,
+        spool: Optional[Union[str, "os.PathLike[str]"]],
     ) -> Subscription: ...
     def declare_queue(
         self,
@@ -797,6 +847,32 @@ class Batch:
     """Messages on their way."""
 
     def wait(self) -> Any: ...
+
+@final
+class LargeMessage:
+    """A message whose parts are being sent."""
+
+    @property
+    def message_id(self) -> str: ...
+    @property
+    def next_len(self) -> Optional[int]: ...
+    def send(self, text: Plaintext) -> Any: ...
+
+@final
+class BodyReader:
+    """Reads the body of a message from its beginning, as a file that is open for reading does (`shutil.copyfileobj`)."""
+
+    def read(self, size: Optional[int] = None, /) -> bytes:
+        """Up to `size` bytes, or all that are left; none at the end."""
+
+    def __enter__(self) -> BodyReader: ...
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        exception: Optional[BaseException],
+        traceback: Optional[TracebackType],
+        /,
+    ) -> None: ...
 
 @final
 class Subscription:

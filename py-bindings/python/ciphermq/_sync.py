@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Deque, List, Optional, Tuple, Type, TypeVar
+from typing import BinaryIO, Deque, List, Optional, Tuple, Type, TypeVar, Union
 
 from ciphermq import _types
 from ciphermq._native import (
@@ -328,6 +329,69 @@ class Sender(_Connected):
             outcome.add(batch)
         return outcome.ids()
 
+    def send_large(
+        self,
+        message: Union[Plaintext, BinaryIO],
+        *,
+        message_id: Optional[str] = None,
+        exchange: Optional[str] = None,
+        routing_key: Optional[str] = None,
+        timeout: Optional[float] = None,
+        attempts: Optional[int] = None,
+    ) -> str:
+        """Seals and publishes a message of any size, in parts that fit into the broker's lines; returns its id once the broker has all of it.
+
+        A file that is open for reading is read from where it stands to its end, in constant memory. A `Receiver` hands the
+        message over when it has all of its parts. For keys of suite 2. If it fails half way, send it again, with the same
+        id or another one: what has arrived of the first try is given up by the receiver.
+        """
+        source, left = _types.source_of(message)
+        large = self._core.begin_large(
+            self._exchange if exchange is None else exchange,
+            self._routing_key if routing_key is None else routing_key,
+            left,
+            self._sealing(),
+            content_type=self._content_type,
+            message_id=message_id,
+            timeout=self._timeout if timeout is None else timeout,
+            attempts=self._attempts if attempts is None else attempts,
+        )
+        under_way: Deque[Batch] = deque()
+        try:
+            while (length := large.next_len) is not None:
+                text = _types.read_part(source, length, left)
+                left -= length
+                if len(under_way) * length >= _types.PARTS_UNDER_WAY_BYTES:
+                    under_way.popleft().wait()
+                under_way.append(large.send(text))
+            for batch in under_way:
+                batch.wait()
+        except CipherMQError as failure:
+            failure.message_id = large.message_id
+            raise
+        return large.message_id
+
+    def send_file(
+        self,
+        path: Union[str, "os.PathLike[str]"],
+        *,
+        message_id: Optional[str] = None,
+        exchange: Optional[str] = None,
+        routing_key: Optional[str] = None,
+        timeout: Optional[float] = None,
+        attempts: Optional[int] = None,
+    ) -> str:
+        """Sends what is in a file, as `send_large`."""
+        with open(path, "rb") as file:
+            return self.send_large(
+                file,
+                message_id=message_id,
+                exchange=exchange,
+                routing_key=routing_key,
+                timeout=timeout,
+                attempts=attempts,
+            )
+
     def _sealing(self) -> Sealer:
         if self._sealer is None:
             raise TypeError("this Sender has no public_key: pass one, or seal the message and use publish()")
@@ -371,6 +435,11 @@ class Receiver(_Connected):
 
     A message that does not open raises `DecryptError`, `EnvelopeError`, `Untrusted` or `Misdirected`, which carry it as
     `message`; the iterator goes on after that. With `on_undecryptable="reject"` it goes to the dead-letter queue instead.
+
+    A message that was sent in parts is handed over when all of them are there, and settled with all of them. Up to
+    `parts_messages` incomplete ones of `parts_bytes` together wait, each for `parts_timeout` seconds, then `Incomplete` is
+    raised. They are in memory, or with `spool` in files of that directory, which have mode 0600 and no name: nothing is
+    left of them when the process ends. `Message.reader` reads them a piece at a time.
     """
 
     def __init__(
@@ -391,6 +460,10 @@ class Receiver(_Connected):
         dedupe: Dedupe = None,
         dedupe_sync: bool = False,
         on_undecryptable: str = "raise",
+        parts_messages: int = 16,
+        parts_bytes: int = _types.PARTS_BYTES,
+        parts_timeout: float = 600.0,
+        spool: Optional[Union[str, "os.PathLike[str]"]] = None,
         name: Optional[str] = None,
     ) -> None:
         if on_undecryptable not in ("raise", "reject"):
@@ -405,6 +478,10 @@ class Receiver(_Connected):
             dedupe=dedupe,
             dedupe_sync=dedupe_sync,
             reject_undecryptable=on_undecryptable == "reject",
+            parts_messages=parts_messages,
+            parts_bytes=parts_bytes,
+            parts_timeout=parts_timeout,
+            spool=spool,
         )
 
     @property

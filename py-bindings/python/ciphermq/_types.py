@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import typing
 from collections.abc import Sequence
-from typing import List, Optional, Union
+from typing import BinaryIO, List, Optional, Tuple, Union
 
 if typing.TYPE_CHECKING:
     from ciphermq._native import Identity, Keyset, Opener, PrivateKey, PublicKey, Recipient, Sealer, Senders
@@ -101,6 +102,38 @@ GROUPS_UNDER_WAY = 4
 
 WINDOW = GROUP * GROUPS_UNDER_WAY
 """Publishes without confirmation on one connection; the next one waits."""
+
+
+PARTS_BYTES = 256 << 20
+"""Bytes of messages in parts that a receiver holds while they are incomplete."""
+
+PARTS_UNDER_WAY_BYTES = 8 << 20
+"""Bytes of parts without confirmation that a sender keeps, to send them again."""
+
+
+def source_of(message: Union[Plaintext, BinaryIO]) -> Tuple[BinaryIO, int]:
+    """What a large message is read from, and how long it is."""
+    if isinstance(message, str):
+        message = message.encode()
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return io.BytesIO(message), memoryview(message).nbytes
+    start = message.tell()
+    size = message.seek(0, os.SEEK_END) - start
+    message.seek(start)
+    return message, size
+
+
+def read_part(source: BinaryIO, length: int, left: int) -> bytes:
+    """The next part of what is left. What it is of must not change while it is sent: it would never be whole."""
+    text = bytearray()
+    while len(text) < length:
+        piece = source.read(length - len(text))
+        if not piece:
+            raise ValueError("the file became shorter while it was sent")
+        text += piece
+    if length == left and source.read(1):
+        raise ValueError("the file became longer while it was sent")
+    return bytes(text)
 
 
 def sealer_of(

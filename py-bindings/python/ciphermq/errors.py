@@ -114,6 +114,16 @@ class Misdirected(CipherMQError):
     """On receiving: the message, still to be settled."""
 
 
+class Incomplete(CipherMQError):
+    """Parts of a message did not come in time (`parts_timeout`); those that came went back to their queue. Its id is `message_id`."""
+
+    missing: int = 0
+    """How many parts did not come."""
+
+    count: int = 0
+    """How many it has."""
+
+
 class NoRoom(CipherMQError):
     """Too many messages in parts are incomplete: release the part, and add it later."""
 
