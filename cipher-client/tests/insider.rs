@@ -341,6 +341,12 @@ fn a_payload_is_for_one_key_and_one_header() {
     mixed["ciphertext"] = sealed["ciphertext"].clone();
     let kind = |envelope: &Value| open(&envelope.to_string(), &cast.carol).unwrap_err().kind().clone();
     assert_eq!(kind(&mixed), ErrorKind::Decrypt);
+    // Every tag is right, and what the payload says of its key is not.
+    let mut uncommitted = sealed.clone();
+    let mut payload = member(&sealed, "ciphertext");
+    payload[24] ^= 1;
+    uncommitted["ciphertext"] = json!(forge::encode(&payload));
+    assert_eq!(kind(&uncommitted), ErrorKind::Decrypt);
     let mut other_header = suite2::Forged::new(&[&cast.carol.public_key()], None, TEXT);
     other_header.header.number = 1;
     let mut mixed = sealed.clone();

@@ -227,6 +227,24 @@ async fn a_forgery_is_put_away_and_keeps_nothing_out() {
     }
 }
 
+/// The broker settles by the id it delivers under, so another one would have the
+/// consumer acknowledge what it has not seen.
+#[tokio::test]
+async fn a_message_delivered_under_another_id_is_refused() {
+    for key in keys() {
+        for sealer in [signing(&key), builder(&key).build().unwrap()] {
+            let envelope = seal(&sealer, "m-1");
+            let mut stage = Stage::remembering(opener(mixed())).await;
+            for id in ["m-2", "m-11", "M-1"] {
+                stage.deliver(id, &envelope).await;
+                assert!(matches!(kind(stage.next().await), ErrorKind::Malformed { part: "message_id", .. }), "{id}");
+            }
+            stage.deliver("m-1", &envelope).await;
+            assert_eq!(stage.next().await.unwrap().plaintext(), TEXT);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_replay_is_acknowledged_and_not_handed_over() {
     for key in keys() {
