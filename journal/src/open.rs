@@ -70,7 +70,7 @@ impl<E: Entry + 'static> Journal<E> {
     }
 }
 
-fn open_writer<E: Entry, O: Owner<E>>(
+pub(crate) fn open_writer<E: Entry, O: Owner<E>>(
     disk: Arc<dyn Disk>,
     options: JournalOptions,
     mut owner: O,

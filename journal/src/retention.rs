@@ -153,7 +153,8 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         }
     }
 
-    fn begin_to_empty(&mut self) -> bool {
+    /// Begins with the oldest segment if that is due. All that was written must be committed.
+    pub(crate) fn begin_to_empty(&mut self) -> bool {
         let Some(Sealed { segment, before, is_read: true }) = self.sealed.front() else { return false };
         let live = self.space.live_in(segment.base());
         let has_room = !self.limits.is_refused || self.has_room_to_empty(live, before.end);

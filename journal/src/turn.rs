@@ -183,3 +183,35 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{SEGMENT, note, open, recovered};
+    use crate::{CallKind, Crash, MemoryDisk, Stop, Unsynced};
+
+    /// Writes into two segments, for which alone there is room.
+    fn turn_once(disk: &MemoryDisk) {
+        disk.set_capacity(Some(2 * SEGMENT));
+        let log = open(disk);
+        for number in 0..5 {
+            log.write([note(number.to_string().repeat(3000))]);
+        }
+    }
+
+    #[test]
+    fn a_name_that_a_killed_process_has_given_is_on_disk_before_it_is_relied_on() {
+        let whole = MemoryDisk::new();
+        turn_once(&whole);
+        let named = whole.calls().iter().rposition(|call| call.kind == CallKind::Rename).expect("it turned");
+        let stopped = MemoryDisk::new();
+        stopped.stop_at(named as u64 + 1, Stop::Before);
+        turn_once(&stopped);
+        let killed = stopped.crash(Crash::Kill);
+        killed.set_capacity(Some(killed.used()));
+        let log = open(&killed);
+        assert_eq!(log.report.segments, 2);
+        assert_eq!(log.write([note("relied on")]), Some(Ok(())));
+        assert_eq!(log.journal.figures().segments, 2, "it goes on there, for want of room");
+        assert!(recovered(&killed.crash(Crash::PowerLoss(Unsynced::Lost))).contains(&"relied on".to_owned()));
+    }
+}

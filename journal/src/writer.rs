@@ -157,7 +157,9 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
         is_busy |= self.keep_house()?;
         self.write_carried()?;
         is_busy |= self.take_waiting();
-        let is_blocked = self.waits_for_emptying() || !self.write_all(Source::Fresh)?;
+        let was_emptying = self.emptying.is_some();
+        let is_blocked = !self.write_all(Source::Fresh)?;
+        is_busy |= self.emptying.is_some() != was_emptying;
         is_busy |= self.ask_for_spare();
         if is_busy {
             return Ok(Next::Again);
@@ -179,10 +181,16 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     }
 
     /// On a full disk what was submitted must not take the room that dropping a segment needs, which gives back much more. It waits
-    /// for that only as long as it goes on: see `stop_emptying`. The end of the log waits for nothing.
-    fn waits_for_emptying(&self) -> bool {
+    /// for that, which begins now if it can, and only as long as it goes on: see `stop_emptying`. The end of the log waits for nothing.
+    fn waits_for_emptying(&mut self) -> bool {
         let is_tight = self.limits.is_refused && self.room_bytes() < self.appender.segment().len / 2;
-        is_tight && self.emptying.is_some() && !self.front.is_closed()
+        is_tight && !self.front.is_closed() && (self.emptying.is_some() || self.begin_to_empty())
+    }
+
+    /// On a full disk a write is so short that what is kept for dropping a segment is looked after in between.
+    fn batch_bytes_max(&self) -> usize {
+        let max = self.options.batch_bytes_max;
+        if self.limits.is_refused { max.min(self.appender.segment().len as usize / 16) } else { max }
     }
 
     fn idle_time(&self, is_blocked: bool) -> Duration {
@@ -217,6 +225,11 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
     /// Writes all entries of a source. False if the next of them must wait for room.
     fn write_all(&mut self, source: Source) -> Result<bool, Failure> {
         while let Some(group) = self.next_group(source) {
+            if source == Source::Fresh && self.pending.is_empty() && self.waits_for_emptying() {
+                // What was refused or not admitted is done with.
+                self.finish_batch()?;
+                return Ok(false);
+            }
             let Group { count, is_alone, is_refusable, .. } = group;
             if !self.has_room(&group)? {
                 if !is_refusable && !is_alone {
@@ -229,7 +242,7 @@ impl<E: Entry, O: Owner<E>> Writer<E, O> {
                 self.finish_batch()?;
             }
             self.collect_group(source, count);
-            if is_alone || self.appender.collected() >= self.options.batch_bytes_max {
+            if is_alone || self.appender.collected() >= self.batch_bytes_max() {
                 self.finish_batch()?;
             }
         }
@@ -394,7 +407,8 @@ fn refuse<E>(owner: &mut impl Owner<E>, entry: E) {
     let _ = catch_unwind(AssertUnwindSafe(|| owner.refuse(entry)));
 }
 
-/// What is carried on must be on disk before the segment it was in is dropped.
+/// What is carried on must be on disk before the segment it was in is dropped: write by write, so that the drop, which sees to it once
+/// more, does not wait for all of it at once.
 fn durability(entry: &impl Entry, source: Source) -> Durability {
     match source {
         Source::Fresh => entry.durability(),

@@ -1,5 +1,10 @@
-use crate::testing::{Note, Opened, SEGMENT, note, open, recovered};
-use crate::{CallKind, Crash, Durability, Health, MemoryDisk, Times, Unavailable, Unsynced};
+mod room;
+
+use crate::segment::segment_base;
+use crate::testing::{Keeper, Note, Opened, SEGMENT, note, open, open_as, options, recovered};
+use crate::{
+    CallKind, Crash, Durability, Health, JournalOptions, MemoryDisk, ReadError, Stop, Times, Unavailable, Unsynced,
+};
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -30,6 +35,76 @@ fn all_that_waits_is_one_write_and_one_sync() {
 }
 
 #[test]
+fn where_the_log_ends_is_seen_in_a_file_that_was_used_before() {
+    let disk = MemoryDisk::new();
+    let large = JournalOptions { segment_bytes_min: 4 * SEGMENT, segment_bytes_max: 4 * SEGMENT, ..options() };
+    let log = open_as(&disk, large, Keeper::default());
+    // Where the next frame stands, if it is in the same segment.
+    let end = || {
+        let seen = log.keeper.look();
+        seen.committed.last().map_or(0, |(position, text)| (position.0 + 32 + text.len() as u64).next_multiple_of(8))
+    };
+    let mut used_before = [0; 6];
+    for round in 0..600 {
+        // Nothing lives: files are used again.
+        log.write([note("let go"), note("x".repeat(500))]);
+        // The next frame ends so many bytes in front of the end of a block.
+        let missing = round % used_before.len() as u64 * 8;
+        let len = 4096 - (end() + 32 + missing) % 4096;
+        log.write([note("y".repeat(len as usize))]);
+        let found = open(&disk.crash(Crash::Kill)).report.findings;
+        assert!(found.is_empty(), "{missing} bytes in front of the end of a block: {found:?}");
+        let has_old_bytes = rest_of_segment(&disk, end()).iter().any(|byte| *byte != 0);
+        used_before[missing as usize / 8] += usize::from((end() + missing).is_multiple_of(4096) && has_old_bytes);
+    }
+    assert!(used_before.iter().all(|writes| *writes >= 10), "{used_before:?} writes into files used before");
+}
+
+/// What stands behind a position in the newest segment.
+fn rest_of_segment(disk: &MemoryDisk, position: u64) -> Vec<u8> {
+    let mut files = disk.files();
+    files.retain(|(name, _)| segment_base(name).is_some_and(|base| base <= position));
+    let (name, bytes) = files.pop().expect("the position is in a segment");
+    let from = segment_base(&name).map_or(0, |base| position - base);
+    bytes.get(from as usize..).map(<[u8]>::to_vec).unwrap_or_default()
+}
+
+#[test]
+fn what_is_written_anew_is_synced_write_by_write() {
+    let disk = MemoryDisk::new();
+    let options = JournalOptions { carry_bytes_per_step: 2000, ..options() };
+    let log = open_as(&disk, options, Keeper::default());
+    for number in 0..100 {
+        log.write([note(format!("{number} lives ").repeat(20)), note("x".repeat(900))]);
+    }
+    let carried = log.keeper.look().committed.len() - 200;
+    assert!(carried > 50, "{carried} were written anew");
+    // So that a segment can be dropped without a long wait for all of it.
+    let mut kinds = disk.calls().into_iter().map(|call| call.kind).filter(|kind| is_write_or_sync(*kind)).peekable();
+    while let Some(kind) = kinds.next() {
+        assert!(kind == CallKind::Sync || kinds.peek() == Some(&CallKind::Sync), "a write that was not synced");
+    }
+}
+
+fn is_write_or_sync(kind: CallKind) -> bool {
+    matches!(kind, CallKind::Write | CallKind::Sync)
+}
+
+#[test]
+fn what_was_synced_and_is_told_again_without_a_sync_outlives_its_segment() {
+    let disk = MemoryDisk::new();
+    let log = open(&disk);
+    log.write([note("moves")]);
+    let first = log.at("moves");
+    for number in 0..60 {
+        // It is not where it was any more, and nothing lives there.
+        log.write([written(&"x".repeat(2000)), written("moves")]);
+        assert!(recovered(&disk.crash(LOST)).contains(&"moves".to_owned()), "{number}");
+    }
+    assert_eq!(log.journal.reader().read(first), Err(ReadError::Gone(first)), "its first segment was dropped");
+}
+
+#[test]
 fn what_is_only_written_survives_the_process_and_not_the_machine() {
     let disk = MemoryDisk::new();
     let log = open(&disk);
@@ -40,6 +115,20 @@ fn what_is_only_written_survives_the_process_and_not_the_machine() {
     assert_eq!(recovered(&disk.crash(LOST)), ["synced"]);
     log.journal.close();
     assert_eq!(recovered(&disk.crash(LOST)), ["synced", "written"], "an orderly end syncs");
+}
+
+#[test]
+fn the_mark_of_an_orderly_end_is_not_on_disk_before_what_it_ends() {
+    for (call, seed) in (0..3).flat_map(|call| (0..40).map(move |seed| (call, seed))) {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        log.write([note("synced")]);
+        log.write([written(&"x".repeat(5000))]);
+        disk.stop_at(disk.calls().len() as u64 + call, Stop::Before);
+        log.journal.close();
+        let found = open(&disk.crash(Crash::PowerLoss(Unsynced::Random(seed)))).report.findings;
+        assert!(found.iter().all(|finding| !finding.kind.is_loss()), "call {call}, seed {seed}: {found:?}");
+    }
 }
 
 #[test]
