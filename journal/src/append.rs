@@ -36,7 +36,6 @@ pub(crate) struct Tail {
     /// The last block, up to the end of the frames.
     pub(crate) bytes: Vec<u8>,
     pub(crate) before: Before,
-    pub(crate) last_batch: u32,
     /// Something torn is in front of the end. Then nothing may follow in this segment: it would look as if that had been synced.
     pub(crate) is_torn: bool,
 }
@@ -52,8 +51,8 @@ impl Appender {
 
     /// Goes on where a log ended that was opened, all of it synced by now. Only for want of room for a new segment.
     pub(crate) fn resume(segment: Arc<Segment>, tail: Tail) -> Appender {
-        let Tail { bytes: buffer, before, last_batch, is_torn } = tail;
-        let (limit, synced) = if is_torn { (0, before.synced) } else { (segment.len, last_batch.max(before.synced)) };
+        let Tail { bytes: buffer, before, is_torn } = tail;
+        let (limit, synced) = (if is_torn { 0 } else { segment.len }, before.synced);
         let start = before.end - buffer.len() as u64;
         Appender { segment, last: None, written: buffer.len(), buffer, start, batch: synced + 1, synced, limit }
     }

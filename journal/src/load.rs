@@ -58,8 +58,20 @@ impl Loaded {
     pub(crate) fn tail(&self) -> Tail {
         let end = self.before.end.min(self.bytes.len() as u64);
         let bytes = self.bytes[(end - end % BLOCK) as usize..end as usize].to_vec();
-        let is_torn = self.judged.finds.iter().any(|find| find.kind == FindingKind::Torn && find.offset < end);
-        Tail { bytes, before: self.before, last_batch: self.last_batch, is_torn: is_torn || self.is_overrun }
+        Tail { bytes, before: self.settled(), is_torn: self.is_torn() }
+    }
+
+    /// How the last segment of a log is remembered once its end is on disk: all that is whole in it counts as synced from then on, so
+    /// that what is damaged later is not taken for torn. Unless something torn is in it: that must be judged the same way again.
+    pub(crate) fn settled(&self) -> Before {
+        let synced = if self.is_torn() { self.before.synced } else { self.before.synced.max(self.last_batch) };
+        Before { synced, ..self.before }
+    }
+
+    /// Whether something torn is in front of its end, or behind its seal.
+    fn is_torn(&self) -> bool {
+        let is_inside = |find: &Find| find.kind == FindingKind::Torn && find.offset < self.before.end;
+        self.is_overrun || self.judged.finds.iter().any(is_inside)
     }
 
     pub(crate) fn payload(&self, record: &Record) -> &[u8] {
@@ -281,4 +293,102 @@ fn read_at(file: &dyn DiskFile, offset: u64, into: &mut [u8]) -> io::Result<u64>
     let read = file.read_at(offset, into)?;
     into[read..].fill(0);
     Ok(read as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryDisk;
+    use crate::frame::{CONTINUED, CONTINUES, COPY, Checks, VITAL, finish_frame};
+
+    const CHECKS: Checks = Checks { salt: 7, base: 4096 };
+
+    /// Writes, each with the flags of its frames; those up to the second were synced.
+    const WRITES: [&[u32]; 6] = [
+        &[0],
+        &[VITAL, COPY, 0],
+        &[0, CONTINUES, CONTINUES | CONTINUED, CONTINUED],
+        &[VITAL, COPY],
+        &[0, 0],
+        &[CONTINUES, CONTINUED, 0],
+    ];
+    const SYNCED: u32 = 2;
+
+    /// A segment with these writes, and where each frame begins.
+    fn segment() -> (Vec<u8>, Vec<u64>) {
+        let mut bytes = vec![0; BLOCK as usize];
+        let mut offsets = Vec::new();
+        for (batch, write) in (1..).zip(WRITES) {
+            for (index, flags) in write.iter().enumerate() {
+                let start = bytes.len();
+                offsets.push(start as u64);
+                bytes.resize(start + FRAME_HEADER, 0);
+                // The copy of a frame is as long as that.
+                bytes.resize(bytes.len() + 700 * batch as usize, offsets.len() as u8);
+                let last = if index + 1 == write.len() { LAST } else { 0 };
+                finish_frame(&mut bytes, start, start as u64, CHECKS, flags | last, batch, (batch - 1).min(SYNCED));
+            }
+        }
+        (bytes, offsets)
+    }
+
+    fn file(bytes: &[u8]) -> Arc<dyn DiskFile> {
+        let disk = MemoryDisk::new();
+        disk.put("0000000000001000.log", bytes.to_vec());
+        disk.open("0000000000001000.log").unwrap()
+    }
+
+    /// What counts, with the last byte of its payload, and what is found.
+    type Verdict = (Vec<(Record, Option<u8>)>, Vec<Find>);
+
+    fn verdict(loaded: &Loaded) -> Verdict {
+        let records = loaded.judged.records.iter().map(|record| (*record, loaded.payload(record).last().copied()));
+        (records.collect(), loaded.judged.finds.clone())
+    }
+
+    fn in_parts(segment: &Segment, before: Before, part_bytes: u64) -> (Verdict, usize) {
+        let (mut all, mut parts, mut mark) = (Verdict::default(), 0, None);
+        loop {
+            let loaded = load_part(segment, before, mark, part_bytes).unwrap();
+            let (records, finds) = verdict(&loaded);
+            all.0.extend(records);
+            all.1.extend(finds);
+            parts += 1;
+            mark = loaded.more;
+            if mark.is_none() {
+                return (all, parts);
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_in_parts_is_judged_as_it_is_whole() {
+        let (good, offsets) = segment();
+        let (mut most, mut torn) = (0, 0);
+        // Two headers or payloads at a time; the last frame is where the end was found.
+        for first in &offsets[..offsets.len() - 1] {
+            for second in &offsets[..offsets.len() - 1] {
+                for at in [0, FRAME_HEADER] {
+                    let mut bytes = good.clone();
+                    bytes[*first as usize] ^= 1;
+                    bytes[*second as usize + at] ^= 2;
+                    let before = Before { base: CHECKS.base, end: bytes.len() as u64, synced: SYNCED };
+                    let len = bytes.len() as u64;
+                    let segment = Segment { name: String::new(), file: file(&bytes), checks: CHECKS, len };
+                    let whole = load(&*segment.file, CHECKS, len, Some(before), Vec::new()).unwrap();
+                    torn += whole.judged.finds.iter().filter(|find| find.kind == FindingKind::Torn).count();
+                    for part_bytes in [1, 3000, 9000] {
+                        let (verdict_of_parts, parts) = in_parts(&segment, before, part_bytes);
+                        assert_eq!(
+                            verdict_of_parts,
+                            verdict(&whole),
+                            "{first}, {second} + {at}, parts of {part_bytes}"
+                        );
+                        most = most.max(parts);
+                    }
+                }
+            }
+        }
+        assert!(most >= 4 && torn > 100, "{most} parts, {torn} torn");
+    }
 }

@@ -73,6 +73,7 @@ pub(crate) fn recover<E>(
             settle_tail(listed, loaded)?;
             recovered.tail = listed.header.map(|_| loaded.tail());
         }
+        recovered.before = if is_last { loaded.settled() } else { loaded.before };
         recovered.take(disk, listed, loaded, owner, segments);
         Ok(())
     })?;
@@ -115,7 +116,6 @@ impl Recovered {
     ) {
         let mut finds = listed.finds.clone();
         finds.extend_from_slice(&loaded.judged.finds);
-        self.before = loaded.before;
         self.next_base = (listed.base + listed.len).next_multiple_of(BLOCK);
         self.report.segments += 1;
         self.report.closed = loaded.is_sealed;
@@ -129,7 +129,7 @@ impl Recovered {
             let segment = Arc::new(segment);
             segments.insert(&segment);
             self.space.begin(segment.base());
-            self.sealed.push_back(Sealed { segment, before: loaded.before, is_read: loaded.failed.is_none() });
+            self.sealed.push_back(Sealed { segment, before: self.before, is_read: loaded.failed.is_none() });
         } else {
             self.lost_bytes += listed.len;
         }
@@ -236,7 +236,7 @@ fn spares(disk: &dyn Disk) -> Result<Vec<Spare>, OpenError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{note, open, recovered};
+    use crate::testing::{Note, note, open, recovered};
     use crate::{Crash, Disk, FindingKind, MemoryDisk, Scanned, Times, Unsynced, scan};
     use std::io::ErrorKind;
     use std::sync::Arc;
@@ -254,6 +254,32 @@ mod tests {
         let restarted = disk.crash(Crash::Kill);
         assert_eq!(recovered(&restarted), ["good", "refused"], "it is written, and may count");
         assert_eq!(recovered(&restarted.crash(LOST)), ["good", "refused"], "then it counts for ever");
+    }
+
+    #[test]
+    fn what_was_found_whole_once_is_not_torn_if_it_is_damaged_later() {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        let member = |text: &str| Note { continues: true, ..note(text) };
+        log.write([note("before")]);
+        log.write([member("1"), member("2"), note("3")]);
+        let second = log.at("2").0 - 0x1000;
+        let damage = |disk: &MemoryDisk| assert!(disk.flip("0000000000001000.log", (second + 32) * 8));
+        let killed = disk.crash(Crash::Kill);
+        damage(&killed);
+        assert_eq!(recovered(&killed), ["before"], "nothing says that it was not torn");
+        let killed = disk.crash(Crash::Kill);
+        let reopened = open(&killed);
+        assert_eq!(reopened.report.records, 4);
+        let killed = killed.crash(Crash::Kill);
+        damage(&killed);
+        let found = open(&killed);
+        assert_eq!(
+            found.report.findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(),
+            [FindingKind::Damaged]
+        );
+        let recovered = found.keeper.look().recovered.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>();
+        assert_eq!(recovered, ["before", "1", "3"], "it costs one record");
     }
 
     #[test]

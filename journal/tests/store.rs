@@ -117,6 +117,14 @@ impl Store {
         room
     }
 
+    /// What only a crash has done is never taken for damage.
+    pub fn has_lost_nothing(&self) -> Result<(), String> {
+        match self.report.findings.iter().find(|finding| finding.kind.is_loss()) {
+            Some(finding) => Err(format!("nothing is damaged, and it found: {finding}")),
+            None => Ok(()),
+        }
+    }
+
     /// Reads every message back from where it is.
     pub fn read_all(&self) -> Result<(), String> {
         let mut reader = self.journal.reader();
