@@ -132,6 +132,22 @@ fn the_mark_of_an_orderly_end_is_not_on_disk_before_what_it_ends() {
 }
 
 #[test]
+fn what_is_synced_brings_along_what_was_written_before_it_also_in_the_segment_before() {
+    let mut most = 0;
+    for count in 0..30 {
+        let disk = MemoryDisk::new();
+        let log = open(&disk);
+        for number in 0..count {
+            log.write([written(&number.to_string().repeat(500))]);
+        }
+        log.write([note("synced")]);
+        most = most.max(log.journal.figures().segments);
+        assert_eq!(recovered(&disk.crash(LOST)).len(), count + 1);
+    }
+    assert!(most > 1, "they were all in one segment");
+}
+
+#[test]
 fn the_earliest_deadline_syncs_all_that_was_written() {
     let disk = MemoryDisk::new();
     let log = open(&disk);
