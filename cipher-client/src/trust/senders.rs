@@ -208,10 +208,17 @@ impl Senders {
         });
         if let Err(error) = noted {
             tracing::warn!(%error, "what a sender does is remembered until the process ends");
-            if let Some(mut known) = self.known().map(|known| Known::clone(&known)) {
-                known.note(kid, best, source);
-                self.put(known);
-            }
+            // Alone, as every change: what is put back must not be older than what is there.
+            self.changing.with(
+                Pid::Current,
+                |()| (),
+                |()| {
+                    if let Some(mut known) = self.known().map(|known| Known::clone(&known)) {
+                        known.note(kid, best, source);
+                        self.put(known);
+                    }
+                },
+            );
         }
     }
 
