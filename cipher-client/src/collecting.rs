@@ -164,21 +164,23 @@ impl Collecting {
     }
 
     /// Parts that are held take no part of the prefetch: else a message of more
-    /// parts would never be whole.
+    /// parts would never be whole. What has come and was not taken in yet is at
+    /// most twice the prefetch.
     fn adjust_credit(&self, consumer: &RawConsumer) {
-        let (held, own, asked) = (self.held(), self.prefetch.load(Ordering::Relaxed), consumer.prefetch());
+        let (held, own, asked) =
+            (self.held(), self.prefetch.load(Ordering::Relaxed) as usize, consumer.prefetch() as usize);
         if asked == 0 {
             // It has ended.
             return;
         }
-        let room = asked.saturating_sub(own) as usize;
         let wanted = match held {
             0 => own,
-            _ if held <= room => asked,
-            _ => u32::try_from(2 * held).unwrap_or(PREFETCH_MAX).saturating_add(own).min(PREFETCH_MAX),
+            _ if held + own <= asked => asked,
+            _ => (held / own + 2) * own,
         };
+        let wanted = wanted.min(PREFETCH_MAX as usize);
         if wanted != asked {
-            consumer.ask_later(wanted);
+            consumer.ask_later(wanted as u32);
         }
     }
 

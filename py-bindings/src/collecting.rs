@@ -109,14 +109,18 @@ impl Collecting {
     }
 
     /// Parts that are held take no part of the prefetch: else a message of more
-    /// parts would never be whole.
+    /// parts would never be whole. What has come and was not taken in yet is at
+    /// most twice the prefetch.
     fn wanted_credit(&mut self) -> u32 {
         self.in_hand.retain(|lease| lease.strong_count() > 0);
         let held = self.collector.parts() + self.parked.len() + self.in_hand.len();
-        match held {
-            0 => self.prefetch,
-            _ if held <= (self.asked - self.prefetch) as usize => self.asked,
-            _ => (2 * held + self.prefetch as usize).min(PREFETCH_MAX) as u32,
-        }
+        let (own, asked) = (self.prefetch as usize, self.asked as usize);
+        let wanted = match held {
+            0 => own,
+            _ if held + own <= asked => asked,
+            // A prefetch of 0 is refused when the consumer begins.
+            _ => (held / own.max(1) + 2) * own,
+        };
+        wanted.min(PREFETCH_MAX) as u32
     }
 }

@@ -340,3 +340,40 @@ def test_files_take_no_memory_for_their_length(key: ciphermq.PrivateKey, tmp_pat
         [sys.executable, "-c", MEMORY, str(path), str(small), str(large)], capture_output=True, text=True, check=True)
     assert large.read_bytes() == (tmp_path / "large.opened").read_bytes()
     assert int(done.stdout) <= 1024, f"{done.stdout} KiB"
+
+
+THROUGH = """
+import resource, sys, ciphermq
+key = ciphermq.PrivateKey.from_file(sys.argv[3])
+address = {"host": sys.argv[1], "port": int(sys.argv[2])}
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def send_and_receive(path):
+    with ciphermq.Sender(**address, public_key=key.public_key(), timeout=60) as sender:
+        sender.send_file(path)
+    with ciphermq.Receiver(**address, private_key=key, spool=sys.argv[4], prefetch=16, timeout=60) as receiver:
+        with next(receiver) as message, message.reader() as source, open(path + ".received", "wb") as target:
+            while piece := source.read(65536):
+                target.write(piece)
+send_and_receive(sys.argv[5])
+before = peak()
+send_and_receive(sys.argv[6])
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is that of Linux")
+def test_a_large_message_takes_no_memory_for_its_length(
+    ciphermq_broker: Broker, key: ciphermq.PrivateKey, tmp_path: Path
+) -> None:
+    path, _ = ciphermq.write_keypair(tmp_path, key)
+    small, large, spool = tmp_path / "small", tmp_path / "large", tmp_path / "spool"
+    spool.mkdir()
+    small.write_bytes(os.urandom(10 << 20))
+    large.write_bytes(os.urandom(64 << 20))
+    address = ciphermq_broker.address
+    arguments = [address["host"], str(address["port"]), *map(str, (path, spool, small, large))]
+    done = subprocess.run([sys.executable, "-c", THROUGH, *arguments], capture_output=True, text=True, check=True)
+    assert large.read_bytes() == (tmp_path / "large.received").read_bytes()
+    print(f"{done.stdout.strip()} KiB")
+    assert int(done.stdout) <= 8192, f"{done.stdout} KiB"
