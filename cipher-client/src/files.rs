@@ -1,6 +1,6 @@
 //! Files that must not be readable by others, and names that must last.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 
@@ -15,6 +15,32 @@ pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     options.open(path)
 }
 
+/// A file that other processes are kept from, by its lock, until this is dropped.
+///
+/// It is given back by word: closing would leave it with a process that was
+/// forked meanwhile, which has the file open too, for as long as that lives. Not
+/// for what a child inherits and drops: it would give back the parent's.
+pub(crate) struct Locked(File);
+
+impl Locked {
+    /// Waits for the others.
+    pub(crate) fn wait(file: File) -> io::Result<Self> {
+        file.lock().map(|()| Self(file))
+    }
+
+    /// Does not wait.
+    pub(crate) fn now(file: File) -> Result<Self, TryLockError> {
+        file.try_lock().map(|()| Self(file))
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // What is not given back here ends with the file.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Makes names created or renamed beside `path` last.
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
@@ -24,4 +50,25 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     #[cfg(not(unix))]
     let _ = path;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a fork leaves with the child is what `try_clone` makes.
+    #[test]
+    fn a_lock_is_given_back_though_a_child_has_the_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let open = || File::options().write(true).create(true).truncate(false).open(&path).unwrap();
+        let file = open();
+        let inherited = file.try_clone().unwrap();
+        let held = Locked::now(file).unwrap();
+        assert!(matches!(Locked::now(open()), Err(TryLockError::WouldBlock)));
+        drop(held);
+        drop(Locked::now(open()).unwrap());
+        drop(Locked::wait(open()).unwrap());
+        drop(inherited);
+    }
 }

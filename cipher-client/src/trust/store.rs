@@ -5,10 +5,10 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
+use crate::files::{self, Locked};
 
 /// Held while a file is read, changed and written; other processes wait.
-pub(super) struct Lock(File);
+pub(super) struct Lock(#[expect(dead_code, reason = "unlocks when dropped")] Locked);
 
 impl Lock {
     /// Waits for the lock that `path` stands for; the file stays.
@@ -17,15 +17,8 @@ impl Lock {
         options.create(true).truncate(false).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let locked = options.open(path).and_then(|file| file.lock().map(|()| file));
+        let locked = options.open(path).and_then(Locked::wait);
         locked.map(Self).map_err(|fault| Error::io("cannot be locked", path, fault))
-    }
-}
-
-impl Drop for Lock {
-    /// Closing would not do: a process forked meanwhile has the file open too.
-    fn drop(&mut self) {
-        let _ = self.0.unlock();
     }
 }
 

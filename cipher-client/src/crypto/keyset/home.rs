@@ -23,7 +23,7 @@ use crate::crypto::keys::PrivateKey;
 use crate::crypto::kid::Kid;
 use crate::crypto::passphrase::Passphrase;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
+use crate::files::{self, Locked};
 
 pub(super) struct Home {
     dir: PathBuf,
@@ -127,7 +127,7 @@ impl Home {
     }
 
     /// Locks the directory, if it is as it was when it was opened.
-    fn lock(&self) -> Result<File> {
+    fn lock(&self) -> Result<Locked> {
         let lock = lock(&self.dir)?;
         if Manifest::read(&self.dir)? != self.manifest {
             return Err(not_a_keyset(&self.dir, "changed by another program meanwhile, open it again"));
@@ -193,16 +193,15 @@ fn set_private(_: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The lock ends with the file.
-fn lock(dir: &Path) -> Result<File> {
+fn lock(dir: &Path) -> Result<Locked> {
     let path = dir.join(LOCK);
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(&path).map_err(|fault| Error::io("cannot be opened", &path, fault))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
+    match Locked::now(file) {
+        Ok(locked) => Ok(locked),
         Err(TryLockError::WouldBlock) => Err(not_a_keyset(dir, "another program is changing it, try again")),
         Err(TryLockError::Error(fault)) => Err(Error::io("cannot be locked", &path, fault)),
     }
