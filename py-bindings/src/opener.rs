@@ -65,7 +65,7 @@ impl Opener {
             builder.build().map_err(raised)
         };
         let inner = match keys.cast::<Keyset>() {
-            Ok(keys) => build(&keys.get().keys())?,
+            Ok(keys) => build(&*keys.get().keys()?)?,
             Err(_) => build(&keyset_of(keys)?)?,
         };
         Ok(Self { inner: Arc::new(inner) })

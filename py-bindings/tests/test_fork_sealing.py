@@ -174,6 +174,33 @@ def test_an_identity_signs_on_both_sides() -> None:
     os.close(writer)
 
 
+def test_a_fork_while_a_keyset_changes_hangs_nobody(tmp_path: Path) -> None:
+    """The child has the keyset, or is told that it has to make one of its own; in either case at once."""
+    keys = ciphermq.Keyset.create(tmp_path / "keys", ciphermq.PrivateKey.generate("x25519"))
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            keys.rotate(ciphermq.PrivateKey.generate("x25519"))
+            keys.prune(0)
+
+    def child() -> None:
+        try:
+            envelope = ciphermq.seal("x", keys.public_key())
+            assert ciphermq.Opener(keys).open(envelope).text == "x"
+            assert keys.kids and len(keys) and repr(keys)
+        except ciphermq.ForkError as error:
+            assert "after the fork" in str(error)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    for _ in range(FORKS):
+        in_child(child)
+    stop.set()
+    thread.join()
+    child()
+
+
 @pytest.mark.parametrize("way", ["seal() rsa", "1 signed", "2x signed"])
 def test_a_fork_in_the_middle_of_sealing_and_opening_hangs_nobody(way: str) -> None:
     """A fork copies locks as they are. With threads that seal and open all the time some are held in one fork of fifty; what
