@@ -174,6 +174,10 @@ fn rotated(fault: &cipher_client::Error, keys: &mut Keys) -> Option<Opener> {
 /// A message for another key stays where it is: its lease runs out, and it is delivered again.
 fn not_opened(fault: cipher_client::Error) -> Result<(), Fault> {
     let what = cli::one_line(&fault);
+    if let cipher_client::ErrorKind::Incomplete { .. } = fault.kind() {
+        eprintln!("ciphermq: {what}; those that came stay in the queue");
+        return Ok(());
+    }
     let message = fault.into_undecryptable().map_err(Fault::runtime)?;
     eprintln!("ciphermq: {}: {what}; it stays in the queue", Printable(message.message_id()));
     Ok(())
