@@ -42,7 +42,7 @@ demo: bindings ## encrypted messages from Python through the broker to Python
 # --- to see that it is right
 
 .PHONY: test
-test: check-format check-lints test-rust check-docs check-protocol test-python ## everything CI runs
+test: check-format check-lints check-licences test-rust check-docs check-protocol test-python ## everything CI runs
 	@printf '\nEverything passed.\n'
 
 .PHONY: check-format
@@ -54,6 +54,13 @@ check-format: need-cargo
 check-lints: need-cargo
 	$(call say,clippy)
 	cargo clippy --workspace --all-targets -- -D warnings
+
+# Without the advisories, which need the network: those are in `make audit`.
+.PHONY: check-licences
+check-licences: need-cargo
+	$(call say,licences; banned crates; where crates come from)
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; \
+	else echo 'cargo-deny is not installed: not checked'; fi
 
 # Many sockets are open at once in the tests of limits; they say so when the system does not let them.
 .PHONY: test-rust
