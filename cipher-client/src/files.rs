@@ -3,6 +3,8 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Creates a file that does not exist, never readable by more than `mode` says.
 pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
@@ -23,9 +25,16 @@ pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
 pub(crate) struct Locked(File);
 
 impl Locked {
-    /// Waits for the others.
-    pub(crate) fn wait(file: File) -> io::Result<Self> {
-        file.lock().map(|()| Self(file))
+    /// Waits for the others, so long and no longer.
+    pub(crate) fn within(file: File, wait_max: Duration) -> Result<Self, TryLockError> {
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::WouldBlock) if start.elapsed() < wait_max => thread::sleep(LOCK_PAUSE),
+                Err(fault) => return Err(fault),
+            }
+        }
     }
 
     /// Does not wait.
@@ -33,6 +42,9 @@ impl Locked {
         file.try_lock().map(|()| Self(file))
     }
 }
+
+/// Between two looks at a lock that others hold.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 impl Drop for Locked {
     fn drop(&mut self) {
@@ -68,7 +80,7 @@ mod tests {
         assert!(matches!(Locked::now(open()), Err(TryLockError::WouldBlock)));
         drop(held);
         drop(Locked::now(open()).unwrap());
-        drop(Locked::wait(open()).unwrap());
+        drop(Locked::within(open(), Duration::ZERO).unwrap());
         drop(inherited);
     }
 }

@@ -57,7 +57,8 @@ impl Client {
     /// ```
     pub async fn resolve(&self, client_id: &str, pins: &Pins, now: SystemTime) -> Result<Recipient> {
         self.refresh(client_id, pins).await?;
-        pins.recipient(client_id, now)
+        let name = client_id.to_owned();
+        with_files(pins, move |pins| pins.recipient(&name, now)).await
     }
 
     /// The identity behind a name, to know its messages by
@@ -68,16 +69,20 @@ impl Client {
     /// As [`resolve`](Self::resolve).
     pub async fn resolve_sender(&self, client_id: &str, pins: &Pins) -> Result<SenderKey> {
         self.refresh(client_id, pins).await?;
-        pins.sender(client_id)
+        let name = client_id.to_owned();
+        with_files(pins, move |pins| pins.sender(&name)).await
     }
 
     async fn refresh(&self, client_id: &str, pins: &Pins) -> Result<()> {
         let last = self.announced(client_id).await?;
-        let announced = match pins.missing_before(&last)? {
+        let (last, missing) =
+            with_files(pins, |pins| pins.missing_before(&last).map(|missing| (last, missing))).await?;
+        let announced = match missing {
             Some(from) => self.history(client_id, from, last).await?,
             None => vec![last],
         };
-        pins.take(client_id, &announced).map(drop)
+        let name = client_id.to_owned();
+        with_files(pins, move |pins| pins.take(&name, &announced).map(drop)).await
     }
 
     /// The announcements from number `from` on as far as they were kept, and
@@ -103,6 +108,20 @@ impl Client {
 /// Announcements looked at of one part, whatever its sender says.
 const PART_LEN_MAX: usize = ciphermq_protocol::limits::KEY_HISTORY_LIMIT_MAX as usize;
 
+/// Work on the files of a pin store, on a thread where it holds up no connection.
+async fn with_files<T: Send + 'static>(
+    pins: &Pins,
+    work: impl FnOnce(&Pins) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let pins = pins.clone();
+    let done = tokio::task::spawn_blocking(move || work(&pins)).await;
+    done.unwrap_or_else(|ended| match ended.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The runtime is being shut down.
+        Err(_) => Err(ErrorKind::Closed.into()),
+    })
+}
+
 /// Reads an announcement of `client_id`.
 fn of(client_id: &str, bytes: &[u8]) -> Result<Announcement> {
     let announcement = Announcement::from_bytes(bytes)?;
@@ -114,4 +133,30 @@ fn of(client_id: &str, bytes: &[u8]) -> Result<Announcement> {
 
 fn untrusted(what: &'static str) -> Error {
     ErrorKind::Untrusted { what }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Identity;
+    use crate::trust::PinMode;
+
+    /// With one thread, whoever waits on it for a file stops everything.
+    #[tokio::test]
+    async fn a_store_that_another_process_holds_does_not_stop_the_runtime() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = Pins::open(dir.path(), PinMode::Strict).unwrap();
+        let identity = *Identity::generate().unwrap().kid();
+        let lock = std::fs::File::create(dir.path().join("lock")).unwrap();
+        lock.lock().unwrap();
+        let waits = tokio::spawn({
+            let pins = pins.clone();
+            async move { with_files(&pins, move |pins| pins.pin("billing", &identity)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished() && pins.look("billing").unwrap().is_none());
+        drop(lock);
+        waits.await.unwrap().unwrap();
+        assert_eq!(pins.look("billing").unwrap().unwrap().identity, identity);
+    }
 }

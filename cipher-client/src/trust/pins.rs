@@ -56,8 +56,10 @@ const PIN_BYTES_MAX: u64 = 32 << 10;
 
 /// The pin store: a folder of which every file is written whole, or not at all.
 ///
-/// Several processes may share one. Nothing is kept in memory.
-#[derive(Debug)]
+/// Several processes may share one. Nothing is kept in memory: a clone is the same
+/// store. Calls read and write files and may wait 10 seconds for others that do, so
+/// async code runs them in `spawn_blocking`, as [`crate::Client::resolve`] does.
+#[derive(Debug, Clone)]
 pub struct Pins {
     dir: PathBuf,
     mode: PinMode,

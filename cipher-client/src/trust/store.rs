@@ -1,8 +1,9 @@
 //! Small files that must be whole, the writer's alone, and last.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Locked};
@@ -11,16 +12,28 @@ use crate::files::{self, Locked};
 pub(super) struct Lock(#[expect(dead_code, reason = "unlocks when dropped")] Locked);
 
 impl Lock {
-    /// Waits for the lock that `path` stands for; the file stays.
+    /// Waits for the lock that `path` stands for, within bounds; the file stays.
     pub(super) fn take(path: &Path) -> Result<Self> {
+        Self::take_within(path, LOCK_WAIT_MAX)
+    }
+
+    fn take_within(path: &Path, wait_max: Duration) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let locked = options.open(path).and_then(Locked::wait);
-        locked.map(Self).map_err(|fault| Error::io("cannot be locked", path, fault))
+        let file = options.open(path).map_err(|fault| Error::io("cannot be opened", path, fault))?;
+        Locked::within(file, wait_max).map(Self).map_err(|fault| match fault {
+            TryLockError::WouldBlock => damaged(path, HELD),
+            TryLockError::Error(fault) => Error::io("cannot be locked", path, fault),
+        })
     }
 }
+
+/// How long the lock is waited for. Who holds it reads and writes a small file;
+/// one that was stopped in the middle of it must not stop the others for ever.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
+const HELD: &str = "locked by another process for 10 seconds; find it (fuser names it) and end it, or try again";
 
 /// Reads a file of at most `bytes_max`. `None`: there is none. A file that others
 /// than its owner can change is refused: what it says decides who is believed.
@@ -122,6 +135,21 @@ mod tests {
         assert!(!path.with_extension("new").exists());
         remove(&path).unwrap();
         assert_eq!(read(&path, 10).unwrap(), None);
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_and_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = Lock::take(&path).unwrap();
+        let error = Lock::take_within(&path, Duration::ZERO).err().unwrap();
+        assert!(matches!(error.kind(), ErrorKind::File { reason: HELD, .. }), "{error}");
+        let waits = std::thread::spawn({
+            let path = path.clone();
+            move || Lock::take(&path).map(drop)
+        });
+        drop(held);
+        waits.join().unwrap().unwrap();
     }
 
     #[cfg(unix)]
