@@ -241,8 +241,11 @@ impl Consumer {
 
     fn once(&mut self, delivery: Delivery) -> Option<Result<Delivery>> {
         let Some(repeats) = &self.repeats else { return Some(Ok(delivery)) };
-        let seen = repeats.look(&delivery, delivery.opened().uniqueness);
-        self.unless_seen(delivery, seen).map(Ok)
+        match repeats.look(&delivery, delivery.opened().uniqueness) {
+            Ok(seen) => self.unless_seen(delivery, seen).map(Ok),
+            // It is given back with the drop, and comes again.
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// Notes that the delivery is in hand, if it was not seen before.
@@ -274,8 +277,10 @@ impl Consumer {
     /// Puts a part to the others; the message if it was the last one missing.
     fn collect(&mut self, mut delivery: Delivery, envelope: String) -> Option<Result<Delivery>> {
         if let Some(repeats) = &self.repeats {
-            let seen = repeats.look_at_part(&delivery);
-            delivery = self.unless_seen(delivery, seen)?;
+            delivery = match repeats.look_at_part(&delivery) {
+                Ok(seen) => self.unless_seen(delivery, seen)?,
+                Err(error) => return Some(Err(error)),
+            };
         }
         match self.collecting.add(delivery, envelope, &self.opener) {
             Sorted::Kept => None,
@@ -283,12 +288,15 @@ impl Consumer {
             Sorted::Refused(error) => Some(Err(error)),
             Sorted::Whole(mut message) => {
                 if let Some(repeats) = &self.repeats {
-                    let Some(mark) = repeats.look_at_whole(message.opened()) else {
-                        message.settle_later(Verdict::Ack);
-                        self.stats.duplicates += 1;
-                        return None;
-                    };
-                    message.mark(mark);
+                    match repeats.look_at_whole(message.opened()) {
+                        Ok(Some(mark)) => message.mark(mark),
+                        Ok(None) => {
+                            message.settle_later(Verdict::Ack);
+                            self.stats.duplicates += 1;
+                            return None;
+                        }
+                        Err(error) => return Some(Err(error)),
+                    }
                 }
                 Some(Ok(*message))
             }

@@ -47,12 +47,16 @@ mod ring;
 mod shape;
 mod shared;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+#[cfg(test)]
+pub(crate) use self::positioned::faults::set_unreadable;
 use self::recent::Recent;
 use self::record::{Salt, Trait};
 use self::shape::Shape;
@@ -174,7 +178,8 @@ const ENTRIES_MAX: usize = 100_000_000;
 /// Remembers messages by sender and id and by their sealing, within bounds.
 ///
 /// A file is used by one process at a time. Windows that one process opens on
-/// the same file are one, with the `entries` of the first.
+/// the same file are one, with the `entries` of the first. A child of `fork` has
+/// none: what it asks of a window of its parent is an [`ErrorKind::File`].
 pub struct DedupeWindow {
     salt: Salt,
     options: DedupeOptions,
@@ -204,14 +209,15 @@ impl DedupeWindow {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Option`], [`ErrorKind::Io`]; [`ErrorKind::File`] if the
-    /// file is something else, and is left as it is, or if another process
-    /// uses it.
+    /// [`ErrorKind::Option`]; [`ErrorKind::Io`], also for a part of the file that
+    /// the disk does not give: the window does not open without it, since what it
+    /// forgets would be taken again. [`ErrorKind::File`] if the file is something
+    /// else, and is left as it is, or if another process uses it.
     pub fn open(path: impl AsRef<Path>, options: DedupeOptions, now: SystemTime) -> Result<Self> {
         options.check()?;
         let store = SharedStore::open(path.as_ref(), Shape::of(options.entries as u64))?;
         let salt = {
-            let mut store = store.lock();
+            let mut store = store.lock()?;
             while store.forget(options.window_secs(), unix_secs(now)) {}
             store.salt()
         };
@@ -246,7 +252,7 @@ impl DedupeWindow {
                 recent.insert(record);
             }
             Kept::InFile(store) => {
-                let mut store = store.lock();
+                let mut store = store.lock()?;
                 if store.contains(&record, traits, window_secs)? {
                     return Ok(Freshness::Duplicate);
                 }
@@ -275,7 +281,7 @@ impl DedupeWindow {
             Kept::InMemory(recent) => {
                 Ok(recent.contains(&record, traits, |known, _| !known.is_expired(window_secs, record.seen)))
             }
-            Kept::InFile(store) => store.lock().contains(&record, traits, window_secs),
+            Kept::InFile(store) => store.lock()?.contains(&record, traits, window_secs),
         }
     }
 
@@ -306,7 +312,7 @@ impl DedupeWindow {
     pub fn sync(&mut self) -> Result<()> {
         match &self.kept {
             Kept::InMemory(_) => Ok(()),
-            Kept::InFile(store) => store.lock().sync(),
+            Kept::InFile(store) => store.lock()?.sync(),
         }
     }
 
@@ -314,7 +320,7 @@ impl DedupeWindow {
     pub fn len(&self) -> usize {
         match &self.kept {
             Kept::InMemory(recent) => recent.len(),
-            Kept::InFile(store) => store.lock().len(),
+            Kept::InFile(store) => store.lock().map_or(0, |store| store.len()),
         }
     }
 

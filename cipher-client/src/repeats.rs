@@ -69,22 +69,23 @@ impl Repeats {
         Self { acknowledged, in_hand: Mutex::default() }
     }
 
-    pub(crate) fn look(self: &Arc<Self>, delivery: &Delivery, uniqueness: [u8; 32]) -> Seen {
+    /// An error if the window cannot be read: the message may have been acknowledged.
+    pub(crate) fn look(self: &Arc<Self>, delivery: &Delivery, uniqueness: [u8; 32]) -> Result<Seen> {
         let name: Name = (delivery.message_id().into(), delivery.sender());
         let mut in_hand = lock(&self.in_hand);
         if let Some(epoch) = in_hand.epochs.get(&name) {
-            return Seen::InHand(epoch.clone());
+            return Ok(Seen::InHand(epoch.clone()));
         }
-        if in_hand.has_copy(&name.1, &uniqueness) || self.was_acknowledged(&key(&name, &uniqueness)) {
-            return Seen::Before;
+        if in_hand.has_copy(&name.1, &uniqueness) || self.was_acknowledged(&key(&name, &uniqueness))? {
+            return Ok(Seen::Before);
         }
         in_hand.epochs.insert(name.clone(), delivery.epoch());
         in_hand.hold(uniqueness);
-        Seen::New(Mark { repeats: self.clone(), name, uniqueness, kind: Kind::Message })
+        Ok(Seen::New(Mark { repeats: self.clone(), name, uniqueness, kind: Kind::Message }))
     }
 
     /// The same for a part. It is the whole that is noted when it is acknowledged.
-    pub(crate) fn look_at_part(self: &Arc<Self>, delivery: &Delivery) -> Seen {
+    pub(crate) fn look_at_part(self: &Arc<Self>, delivery: &Delivery) -> Result<Seen> {
         let (opened, sender) = (delivery.opened(), delivery.sender());
         let (Some(whole), Some(uniqueness)) = (opened.whole_id(), opened.whole_uniqueness()) else {
             // Not as a part is named: refused as soon as it is looked at.
@@ -93,28 +94,28 @@ impl Repeats {
         let name: Name = (delivery.message_id().into(), sender);
         let mut in_hand = lock(&self.in_hand);
         if let Some(epoch) = in_hand.epochs.get(&name) {
-            return Seen::InHand(epoch.clone());
+            return Ok(Seen::InHand(epoch.clone()));
         }
-        if self.was_acknowledged(&key(&(whole.into(), sender), &uniqueness)) {
-            return Seen::Before;
+        if self.was_acknowledged(&key(&(whole.into(), sender), &uniqueness))? {
+            return Ok(Seen::Before);
         }
         in_hand.epochs.insert(name.clone(), delivery.epoch());
-        Seen::New(Mark { repeats: self.clone(), name, uniqueness: opened.uniqueness, kind: Kind::Part })
+        Ok(Seen::New(Mark { repeats: self.clone(), name, uniqueness: opened.uniqueness, kind: Kind::Part }))
     }
 
     /// A message whose parts are all there; `None` if one of its name is in hand,
     /// or was acknowledged.
-    pub(crate) fn look_at_whole(self: &Arc<Self>, message: &Opened) -> Option<Mark> {
+    pub(crate) fn look_at_whole(self: &Arc<Self>, message: &Opened) -> Result<Option<Mark>> {
         let name: Name = (message.message_id.as_str().into(), message.sender);
-        if self.was_acknowledged(&key(&name, &message.uniqueness)) || !lock(&self.in_hand).wholes.insert(name.clone()) {
-            return None;
+        if self.was_acknowledged(&key(&name, &message.uniqueness))? || !lock(&self.in_hand).wholes.insert(name.clone())
+        {
+            return Ok(None);
         }
-        Some(Mark { repeats: self.clone(), name, uniqueness: message.uniqueness, kind: Kind::Whole })
+        Ok(Some(Mark { repeats: self.clone(), name, uniqueness: message.uniqueness, kind: Kind::Whole }))
     }
 
-    fn was_acknowledged(&self, key: &MessageKey<'_>) -> bool {
-        // Where the disk fails it is handed over, and cannot be noted then.
-        lock(&self.acknowledged).contains_key(key, SystemTime::now()).unwrap_or(false)
+    fn was_acknowledged(&self, key: &MessageKey<'_>) -> Result<bool> {
+        lock(&self.acknowledged).contains_key(key, SystemTime::now())
     }
 }
 
@@ -167,4 +168,31 @@ fn key<'a>((id, sender): &'a Name, uniqueness: &'a [u8; 32]) -> MessageKey<'a> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic of another holder leaves the window as it was before one note.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use crate::dedupe::{DedupeOptions, set_unreadable};
+
+    #[test]
+    fn a_message_that_cannot_be_looked_up_is_not_handed_over_as_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut window =
+            DedupeWindow::open(dir.path().join("seen"), DedupeOptions::default(), SystemTime::now()).unwrap();
+        // The records of a full segment are on disk only.
+        for n in 0..DedupeOptions::default().entries / 200 + 1 {
+            let mut uniqueness = [0; 32];
+            uniqueness[..8].copy_from_slice(&n.to_le_bytes());
+            window.insert(&format!("message-{n}"), &uniqueness, SystemTime::now()).unwrap();
+        }
+        let repeats = Repeats::new(Arc::new(Mutex::new(window)));
+        let name = |n: usize| (format!("message-{n}").into(), Sender::Unsigned);
+        assert!(repeats.was_acknowledged(&key(&name(7), &[0xff; 32])).unwrap());
+        set_unreadable(0..1 << 30);
+        let error = repeats.was_acknowledged(&key(&name(7), &[0xff; 32])).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Io { .. }));
+        set_unreadable(0..0);
+    }
 }

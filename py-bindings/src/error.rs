@@ -171,10 +171,13 @@ fn with_cause(error: &Error) -> String {
 
 /// As Python's own `open` would raise it: the number picks the subclass.
 fn os_error(error: &Error, operation: &str, path: &str) -> PyErr {
-    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    let number = cause.and_then(|cause| match cause.kind() {
+    let cause = std::error::Error::source(error);
+    // Some say first where in the file it was.
+    let mut chain = std::iter::successors(cause, |cause| cause.source());
+    let fault = chain.find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let number = fault.and_then(|fault| match fault.kind() {
         std::io::ErrorKind::AlreadyExists => Some(EEXIST),
-        _ => cause.raw_os_error(),
+        _ => fault.raw_os_error(),
     });
     match (number, cause) {
         (Some(number), Some(cause)) => {

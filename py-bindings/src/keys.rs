@@ -4,7 +4,7 @@
 //! or pickled.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use cipher_client::crypto::{self, KeyFileOptions, KeyKind, OpenPolicy, Opener, Passphrase, Sealer, SessionPolicy};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -20,8 +20,9 @@ use crate::text::Octets;
 #[pyclass(frozen, module = "ciphermq")]
 pub(crate) struct PublicKey {
     pub(crate) inner: crypto::PublicKey,
-    /// One session for all that is sealed to this object.
-    sealer: OnceLock<Arc<Sealer>>,
+    /// One session for all that is sealed to this object; `None` for a key that
+    /// is refused. Made with the key, so that no fork finds it half made.
+    sealer: Option<Arc<Sealer>>,
 }
 
 #[pymethods]
@@ -84,7 +85,8 @@ impl PublicKey {
 
 impl PublicKey {
     pub(crate) fn new(inner: crypto::PublicKey) -> Self {
-        Self { inner, sealer: OnceLock::new() }
+        let sealer = Sealer::new(&inner, SessionPolicy::default()).ok().map(Arc::new);
+        Self { inner, sealer }
     }
 
     fn read(key: cipher_client::Result<crypto::PublicKey>, allow_legacy_rsa: bool) -> PyResult<Self> {
@@ -92,12 +94,12 @@ impl PublicKey {
         Ok(Self::new(if allow_legacy_rsa { key.allow_legacy_rsa() } else { key }))
     }
 
-    pub(crate) fn sealer(&self) -> PyResult<&Arc<Sealer>> {
-        if let Some(sealer) = self.sealer.get() {
-            return Ok(sealer);
+    pub(crate) fn sealer(&self) -> PyResult<Arc<Sealer>> {
+        match &self.sealer {
+            Some(sealer) => Ok(Arc::clone(sealer)),
+            // Tells why there is none.
+            None => Sealer::new(&self.inner, SessionPolicy::default()).map(Arc::new).map_err(raised),
         }
-        let sealer = Sealer::new(&self.inner, SessionPolicy::default()).map_err(raised)?;
-        Ok(self.sealer.get_or_init(|| Arc::new(sealer)))
     }
 }
 
@@ -106,8 +108,9 @@ impl PublicKey {
 pub(crate) struct PrivateKey {
     pub(crate) inner: crypto::PrivateKey,
     allow_legacy_rsa: bool,
-    /// One memory of session keys for all that is opened by this object.
-    opener: OnceLock<Arc<Opener>>,
+    /// One memory of session keys for all that is opened by this object; `None`
+    /// for a key that is refused.
+    opener: Option<Arc<Opener>>,
 }
 
 #[pymethods]
@@ -211,7 +214,8 @@ impl PrivateKey {
 
 impl PrivateKey {
     pub(crate) fn new(inner: crypto::PrivateKey) -> Self {
-        Self { inner, allow_legacy_rsa: false, opener: OnceLock::new() }
+        let opener = Opener::new(&inner, OpenPolicy::default()).ok().map(Arc::new);
+        Self { inner, allow_legacy_rsa: false, opener }
     }
 
     fn read(key: cipher_client::Result<crypto::PrivateKey>, allow_legacy_rsa: bool) -> PyResult<Self> {
@@ -221,11 +225,10 @@ impl PrivateKey {
     }
 
     pub(crate) fn opener(&self) -> PyResult<Arc<Opener>> {
-        if let Some(opener) = self.opener.get() {
-            return Ok(Arc::clone(opener));
+        match &self.opener {
+            Some(opener) => Ok(Arc::clone(opener)),
+            None => Opener::new(&self.inner, OpenPolicy::default()).map(Arc::new).map_err(raised),
         }
-        let opener = Opener::new(&self.inner, OpenPolicy::default()).map_err(raised)?;
-        Ok(Arc::clone(self.opener.get_or_init(|| Arc::new(opener))))
     }
 
     /// The key once more, for an owner of its own. It is wiped there as it is here.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use cipher_client::crypto::{Opened, Sender};
 use cipher_client::dedupe::{DedupeWindow, MessageKey};
-use cipher_client::{ErrorKind, RawDelivery};
+use cipher_client::{Error, ErrorKind, RawDelivery};
 use tokio::sync::Mutex;
 
 use crate::error::Failure;
@@ -258,6 +258,8 @@ pub(crate) enum Seen {
     InHand,
     /// It was acknowledged before, or a copy of it is in hand.
     Before(RawDelivery),
+    /// The window cannot be read: the message may have been acknowledged.
+    Unknown(RawDelivery, Error),
 }
 
 impl Dedupe {
@@ -279,30 +281,33 @@ impl Dedupe {
         };
         // The same sealing under another id is a copy that somebody made.
         let is_copy = self.in_hand().has_copy(&sender, &uniqueness);
-        let is_noted = match (opened.whole_id(), opened.whole_uniqueness()) {
+        let is_noted = || match (opened.whole_id(), opened.whole_uniqueness()) {
             // It is the whole that is noted.
             (Some(whole), Some(uniqueness)) => self.is_noted(whole, &uniqueness, &sender),
             _ => self.is_noted(&id, &uniqueness, &sender),
         };
-        if is_copy || is_noted {
-            return Seen::Before(delivery);
+        match if is_copy { Ok(true) } else { is_noted() } {
+            Ok(true) => Seen::Before(delivery),
+            Ok(false) => {
+                let mark = Mark { dedupe: Arc::clone(self), id, uniqueness, sender, is_whole: false };
+                Seen::New(delivery, mark)
+            }
+            Err(error) => Seen::Unknown(delivery, error),
         }
-        Seen::New(delivery, Mark { dedupe: Arc::clone(self), id, uniqueness, sender, is_whole: false })
     }
 
     /// A message whose parts are all there; `None` if one of its name is in hand,
     /// or was acknowledged.
-    pub(crate) fn look_at_whole(self: &Arc<Self>, message: &Opened) -> Option<Mark> {
+    pub(crate) fn look_at_whole(self: &Arc<Self>, message: &Opened) -> cipher_client::Result<Option<Mark>> {
         let Opened { uniqueness, sender, .. } = *message;
         let id: Arc<str> = message.message_id.as_str().into();
-        let is_new = !self.is_noted(&id, &uniqueness, &sender) && self.in_hand().wholes.insert((id.clone(), sender));
-        is_new.then(|| Mark { dedupe: Arc::clone(self), id, uniqueness, sender, is_whole: true })
+        let is_new = !self.is_noted(&id, &uniqueness, &sender)? && self.in_hand().wholes.insert((id.clone(), sender));
+        Ok(is_new.then(|| Mark { dedupe: Arc::clone(self), id, uniqueness, sender, is_whole: true }))
     }
 
-    fn is_noted(&self, id: &str, uniqueness: &[u8; 32], sender: &Sender) -> bool {
+    fn is_noted(&self, id: &str, uniqueness: &[u8; 32], sender: &Sender) -> cipher_client::Result<bool> {
         let key = MessageKey::new(id, uniqueness).sent_by(sender);
-        // Where the disk fails it counts as new; noting it fails then.
-        lock(&self.acknowledged).contains_key(&key, SystemTime::now()).unwrap_or(false)
+        lock(&self.acknowledged).contains_key(&key, SystemTime::now())
     }
 
     fn note(&self, id: &str, uniqueness: &[u8; 32], sender: &Sender) -> cipher_client::Result<()> {

@@ -366,8 +366,12 @@ impl Inbox {
                 let mark = match &self.dedupe {
                     None => None,
                     Some(dedupe) => match dedupe.look_at_whole(&opened) {
-                        Some(mark) => Some(mark),
-                        None => {
+                        Ok(Some(mark)) => Some(mark),
+                        Err(error) => {
+                            let head = head.of_whole(&opened.message_id);
+                            return Some(Item::Failed(error, head, Lease::whole(parts, None)));
+                        }
+                        Ok(None) => {
                             self.duplicates.fetch_add(1, Ordering::Relaxed);
                             drop(Lease::whole(parts, None).settle(Verdict::AckLater).await);
                             return None;
@@ -418,6 +422,9 @@ impl Inbox {
             Some(dedupe) => match dedupe.look(delivery, &opened).await {
                 Seen::New(delivery, mark) => Lease::opened(delivery, Some(mark)),
                 Seen::InHand => return None,
+                Seen::Unknown(delivery, error) => {
+                    return Some(Item::Failed(error, head, Lease::unopened(delivery, process)));
+                }
                 Seen::Before(delivery) => {
                     self.duplicates.fetch_add(1, Ordering::Relaxed);
                     // A lease that is lost already needs no settling.

@@ -1,19 +1,10 @@
 //! Strict standard base64: padded, no foreign characters, one form for each value.
 
-use std::sync::LazyLock;
-
-use ::base64::Engine;
-use ::base64::engine::GeneralPurposeConfig;
+use ::base64::alphabet::STANDARD;
+use ::base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+use ::base64::{DecodeSliceError, Engine};
 
 use crate::error::{Error, Result};
-
-/// The standard alphabet with the fastest instructions of this processor.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-static ENGINE: LazyLock<::base64::engine::Simd> =
-    LazyLock::new(|| ::base64::engine::Simd::standard(GeneralPurposeConfig::new()));
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-static ENGINE: LazyLock<::base64::engine::GeneralPurpose> =
-    LazyLock::new(|| ::base64::engine::GeneralPurpose::new(&::base64::alphabet::STANDARD, GeneralPurposeConfig::new()));
 
 /// Length of `bytes` bytes as text.
 pub(crate) const fn encoded_len(bytes: usize) -> usize {
@@ -24,7 +15,7 @@ pub(crate) const fn encoded_len(bytes: usize) -> usize {
 pub(crate) fn append(text: &mut Vec<u8>, bytes: &[u8]) {
     let start = text.len();
     text.resize(start + encoded_len(bytes.len()), 0);
-    ENGINE.encode_slice(bytes, &mut text[start..]).expect("the tail was resized to the encoded length");
+    encode(bytes, &mut text[start..]);
 }
 
 /// `bytes` as text.
@@ -44,9 +35,39 @@ pub(crate) fn decode(part: &'static str, text: &str) -> Result<Vec<u8>> {
 
 /// Decodes into `bytes` and says how many were used.
 pub(crate) fn decode_into(part: &'static str, text: &str, bytes: &mut [u8]) -> Result<usize> {
-    ENGINE
-        .decode_slice(text, bytes)
-        .map_err(|_| Error::malformed(part, "not padded standard base64 of a fitting length"))
+    decode_slice(text, bytes).map_err(|_| Error::malformed(part, "not padded standard base64 of a fitting length"))
+}
+
+/// Works everywhere, and always.
+static PLAIN: GeneralPurpose = GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new());
+
+/// With the fastest instructions of this processor.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn fast() -> Option<&'static ::base64::engine::Simd> {
+    use super::process::Once;
+    use ::base64::engine::Simd;
+    static FAST: Once<Simd> = Once::new();
+    FAST.get_or_make(|| Simd::standard(GeneralPurposeConfig::new()))
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn fast() -> Option<&'static GeneralPurpose> {
+    None
+}
+
+fn encode(bytes: &[u8], text: &mut [u8]) {
+    let written = match fast() {
+        Some(engine) => engine.encode_slice(bytes, text),
+        None => PLAIN.encode_slice(bytes, text),
+    };
+    written.expect("the tail was resized to the encoded length");
+}
+
+fn decode_slice(text: &str, bytes: &mut [u8]) -> std::result::Result<usize, DecodeSliceError> {
+    match fast() {
+        Some(engine) => engine.decode_slice(text, bytes),
+        None => PLAIN.decode_slice(text, bytes),
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +82,7 @@ mod tests {
             let mut text = Vec::new();
             append(&mut text, &bytes);
             assert_eq!(text, good.as_bytes());
+            assert_eq!(PLAIN.decode(good).unwrap(), bytes);
         }
         let with_dash = format!("{long}-_8=");
         let with_break = format!("{long}\n");
@@ -81,7 +103,7 @@ mod tests {
             &with_dash,
             &with_break,
         ] {
-            assert!(decode("tag", bad).is_err(), "{bad:?} was read");
+            assert!(decode("tag", bad).is_err() && PLAIN.decode(bad).is_err(), "{bad:?} was read");
         }
     }
 

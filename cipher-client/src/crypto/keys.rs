@@ -10,15 +10,16 @@ mod x25519;
 mod xwing;
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::key_files::{self, KeyFileOptions};
 use super::kid::Kid;
-use super::open::Opener;
+use super::open::{OpenPolicy, Opener};
 use super::passphrase::Passphrase;
 use super::seal::Sealer;
+use super::session::SessionPolicy;
 use crate::error::{ErrorKind, Result};
 pub use material::KeyKind;
 pub(in crate::crypto) use material::{PrivateMaterial, PublicMaterial};
@@ -33,7 +34,9 @@ pub use rsa::{RSA_BITS_MAX, RSA_BITS_MIN};
 pub struct PublicKey {
     pub(super) inner: Arc<PublicInner>,
     legacy: bool,
-    pub(super) sealer: Arc<OnceLock<Sealer>>,
+    /// What [`super::seal`] uses; `None` for a key that is refused. Made with the
+    /// key: what is made later may be half made when the process forks.
+    pub(super) sealer: Option<Arc<Sealer>>,
 }
 
 pub(super) struct PublicInner {
@@ -62,7 +65,7 @@ impl PublicKey {
     /// As [`PublicKey::from_pem`].
     pub fn from_der(spki: impl AsRef<[u8]>) -> Result<Self> {
         let inner = Arc::new(PublicInner::new(PublicMaterial::from_spki(spki.as_ref())?)?);
-        Ok(Self { inner, legacy: false, sealer: Arc::default() })
+        Ok(Self::new(inner, false))
     }
 
     /// Reads a PEM file.
@@ -113,12 +116,19 @@ impl PublicKey {
     /// script made keys of 1048 bits for a while.
     #[must_use]
     pub fn allow_legacy_rsa(self) -> Self {
-        Self { legacy: true, sealer: Arc::default(), ..self }
+        Self::new(self.inner, true)
     }
 
     /// Refuses a key that is too small to be used without opt-in.
     pub(super) fn check_size(&self) -> Result<()> {
         check_size(&self.inner.material, self.legacy)
+    }
+
+    fn new(inner: Arc<PublicInner>, legacy: bool) -> Self {
+        let bare = Self { inner, legacy, sealer: None };
+        // The sealer has a copy of the key, which has no sealer.
+        let sealer = Sealer::new(&bare, SessionPolicy::default()).ok().map(Arc::new);
+        Self { sealer, ..bare }
     }
 }
 
@@ -179,9 +189,9 @@ impl std::fmt::Debug for PublicKey {
 /// ```
 pub struct PrivateKey {
     pub(super) inner: Arc<PrivateInner>,
-    legacy: bool,
-    pub(super) opener: OnceLock<Opener>,
-    sealer: Arc<OnceLock<Sealer>>,
+    public_key: PublicKey,
+    /// What [`super::open`] uses; `None` for a key that is refused.
+    pub(super) opener: Option<Box<Opener>>,
 }
 
 pub(super) struct PrivateInner {
@@ -257,7 +267,7 @@ impl PrivateKey {
 
     /// The half to give to senders.
     pub fn public_key(&self) -> PublicKey {
-        PublicKey { inner: Arc::clone(&self.inner.public), legacy: self.legacy, sealer: Arc::clone(&self.sealer) }
+        self.public_key.clone()
     }
 
     /// The PKCS#8 PEM text, wiped when dropped.
@@ -303,12 +313,12 @@ impl PrivateKey {
     /// [`PublicKey::allow_legacy_rsa`].
     #[must_use]
     pub fn allow_legacy_rsa(self) -> Self {
-        Self { legacy: true, opener: OnceLock::new(), sealer: Arc::default(), ..self }
+        Self::with(self.inner, true)
     }
 
     /// Refuses a key that is too small to be used without opt-in.
     pub(super) fn check_size(&self) -> Result<()> {
-        check_size(&self.inner.public.material, self.legacy)
+        self.public_key.check_size()
     }
 
     fn from_pkcs8(der: &[u8]) -> Result<Self> {
@@ -318,7 +328,14 @@ impl PrivateKey {
     fn new(material: PrivateMaterial) -> Result<Self> {
         let public = Arc::new(PublicInner::new(material.public())?);
         let inner = Arc::new(PrivateInner { material, public });
-        Ok(Self { inner, legacy: false, opener: OnceLock::new(), sealer: Arc::default() })
+        Ok(Self::with(inner, false))
+    }
+
+    fn with(inner: Arc<PrivateInner>, legacy: bool) -> Self {
+        let public_key = PublicKey::new(Arc::clone(&inner.public), legacy);
+        let bare = Self { inner, public_key, opener: None };
+        let opener = Opener::new(&bare, OpenPolicy::default()).ok().map(Box::new);
+        Self { opener, ..bare }
     }
 }
 

@@ -28,14 +28,11 @@ use crate::trust::SenderPolicy;
 ///
 /// As [`Opener::open`].
 pub fn open(envelope: &str, key: &PrivateKey) -> Result<Opened> {
-    let opener = match key.opener.get() {
-        Some(opener) => opener,
-        None => {
-            let opener = Opener::new(key, OpenPolicy::default())?;
-            key.opener.get_or_init(|| opener)
-        }
-    };
-    opener.open(envelope)
+    match &key.opener {
+        Some(opener) => opener.open(envelope),
+        // Tells why there is none.
+        None => Opener::new(key, OpenPolicy::default())?.open(envelope),
+    }
 }
 
 /// The bounds of an [`Opener`].

@@ -1,8 +1,13 @@
 //! State that belongs to one process and must not follow a `fork`.
+//!
+//! A fork copies the memory and the one thread that forks. What another thread
+//! was in the middle of stays so in the child for ever, and whoever waits for it
+//! there waits for ever: for a lock, and for the value of a `OnceLock` or a
+//! `LazyLock` that is being made.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Instant;
 
 /// When and where an operation runs. Tests make their own.
@@ -47,11 +52,12 @@ impl Pid {
 /// started afresh ([`with`](Self::with)) or gone on with as it is
 /// ([`share`](Self::share)), always in the same one of the two ways.
 ///
-/// A fork copies a lock in whatever state it is in, but only the thread that
-/// forked: if another one held it, it stays locked in the child for ever. So a
-/// process that has not yet taken the value over only *tries* the lock.
+/// The lock may have come locked out of the fork. So a process that has not yet
+/// taken the value over only *tries* the lock.
 pub(crate) struct PerProcess<T> {
     owner: AtomicU32,
+    /// The process that has tried for long once, and in vain.
+    gave_up: AtomicU32,
     value: Mutex<T>,
 }
 
@@ -63,23 +69,30 @@ impl<T> fmt::Debug for PerProcess<T> {
 
 impl<T> PerProcess<T> {
     pub(crate) fn new(pid: Pid, value: T) -> Self {
-        Self { owner: AtomicU32::new(pid.get()), value: Mutex::new(value) }
+        Self { owner: AtomicU32::new(pid.get()), gave_up: AtomicU32::new(NOBODY), value: Mutex::new(value) }
     }
 
-    /// Of no process yet; for what is there from the start.
+    /// Of the process that comes first.
     pub(crate) const fn unowned(value: T) -> Self {
-        Self { owner: AtomicU32::new(0), value: Mutex::new(value) }
+        Self { owner: AtomicU32::new(NOBODY), gave_up: AtomicU32::new(NOBODY), value: Mutex::new(value) }
     }
 
     /// Runs `work` on the value, after `reset` if this process is new to it.
     /// `None`: the lock came locked out of the fork, do without the value.
     pub(crate) fn with<R>(&self, pid: Pid, reset: impl FnOnce(&mut T), work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.lock(pid, reset).map(|mut value| work(&mut value))
+    }
+
+    /// The value itself, under the same conditions.
+    pub(crate) fn lock(&self, pid: Pid, reset: impl FnOnce(&mut T)) -> Option<MutexGuard<'_, T>> {
         let pid = pid.get();
-        let mut value = self.lock(pid)?;
+        // Before the lock is taken: a fork while it is held finds an owner.
+        let _ = self.owner.compare_exchange(NOBODY, pid, Ordering::AcqRel, Ordering::Acquire);
+        let mut value = self.guard(pid)?;
         if self.owner.swap(pid, Ordering::AcqRel) != pid {
             reset(&mut value);
         }
-        Some(work(&mut value))
+        Some(value)
     }
 
     /// Runs `work` on a value that a child may go on with, without asking which
@@ -102,19 +115,28 @@ impl<T> PerProcess<T> {
     /// The lock, which was not free: held by a thread of this process, or by one
     /// that was left behind in the parent.
     fn wait(&self, pid: u32) -> Option<MutexGuard<'_, T>> {
-        let is_known_free = |_: &usize| {
+        let is_known_free = |_| {
             std::thread::yield_now();
             matches!(self.value.try_lock(), Ok(_) | Err(TryLockError::Poisoned(_)))
         };
         if self.owner.load(Ordering::Acquire) != pid {
-            (0..TRIES).find(is_known_free)?;
+            if !(0..self.tries(pid)).any(is_known_free) {
+                self.gave_up.store(pid, Ordering::Release);
+                return None;
+            }
             // Whoever holds it from now on is a thread of this process.
             self.owner.store(pid, Ordering::Release);
         }
-        self.lock(pid)
+        self.guard(pid)
     }
 
-    fn lock(&self, pid: u32) -> Option<MutexGuard<'_, T>> {
+    /// Once is enough: where many threads want to run, each try takes milliseconds,
+    /// and every message would pay for all of them.
+    fn tries(&self, pid: u32) -> usize {
+        if self.gave_up.load(Ordering::Acquire) == pid { 1 } else { TRIES }
+    }
+
+    fn guard(&self, pid: u32) -> Option<MutexGuard<'_, T>> {
         // A panic cannot leave the value half changed: every change under
         // the lock is complete at its statement.
         if self.owner.load(Ordering::Acquire) == pid {
@@ -131,6 +153,45 @@ impl<T> PerProcess<T> {
 /// How often a child tries a lock that came to it in use, before it does without
 /// the value: longer than what is done under one takes.
 pub(crate) const TRIES: usize = 100;
+/// No process has this number.
+const NOBODY: u32 = 0;
+
+/// A value that whoever comes first puts in, and that nobody waits for.
+///
+/// A thread that comes while it is being put in does without. So does the child
+/// of a fork at that moment, for good.
+#[derive(Debug)]
+pub(crate) struct Once<T> {
+    is_taken: AtomicBool,
+    /// Only one thread ever sets it.
+    value: OnceLock<T>,
+}
+
+impl<T> Once<T> {
+    pub(crate) const fn new() -> Self {
+        Self { is_taken: AtomicBool::new(false), value: OnceLock::new() }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.value.get()
+    }
+
+    /// Whether the value is there, or about to be.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.is_taken.load(Ordering::Acquire)
+    }
+
+    /// The value, which is made if nobody did before.
+    pub(crate) fn get_or_make(&self, make: impl FnOnce() -> T) -> Option<&T> {
+        if let Some(value) = self.value.get() {
+            return Some(value);
+        }
+        if self.is_taken.swap(true, Ordering::AcqRel) {
+            return self.value.get();
+        }
+        Some(self.value.get_or_init(make))
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -176,5 +237,45 @@ mod tests {
         });
         assert_eq!(cell.share(Pid::Of(2), |n| *n), Some(all));
         assert!(all > 0);
+    }
+
+    #[test]
+    fn a_child_tries_a_lost_lock_for_long_only_once() {
+        let cell = PerProcess::new(Pid::Of(1), 10);
+        let held = cell.value.lock().unwrap();
+        assert_eq!(cell.tries(2), TRIES);
+        for _ in 0..3 {
+            assert_eq!(cell.share(Pid::Of(2), |n| *n), None);
+            assert_eq!((cell.tries(2), cell.tries(3)), (1, TRIES));
+        }
+        drop(held);
+        assert_eq!(cell.share(Pid::Of(2), |n| *n), Some(10), "it was not lost after all");
+    }
+
+    /// The first process is no child, even if two of its threads come at once.
+    #[test]
+    fn what_nobody_owned_is_waited_for_by_the_first_process() {
+        let cell = PerProcess::unowned(10);
+        let held = cell.lock(Pid::Of(1), |_| panic!("nothing to start afresh")).unwrap();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| cell.with(Pid::Of(1), |_| panic!("nothing to start afresh"), |n| *n));
+            assert_eq!(cell.with(Pid::Of(2), |_| (), |n| *n), None, "a child of a fork while it was held");
+            drop(held);
+            assert_eq!(other.join().unwrap(), Some(10));
+        });
+    }
+
+    /// A second `OnceLock::set` would wait here for ever, as in the child of a fork.
+    #[test]
+    fn a_value_that_is_being_put_in_is_not_waited_for() {
+        let once = Once::new();
+        assert!(once.get().is_none() && !once.is_taken());
+        let made = once.get_or_make(|| {
+            assert!(once.is_taken() && once.get().is_none());
+            assert_eq!(once.get_or_make(|| unreachable!("one at a time")), None);
+            7
+        });
+        assert_eq!((made, once.get()), (Some(&7), Some(&7)));
+        assert_eq!(once.get_or_make(|| 8), Some(&7));
     }
 }

@@ -37,12 +37,10 @@ use crate::trust::{Recipient, Trusted};
 /// [`ErrorKind::MessageId`], [`ErrorKind::TooLarge`], [`ErrorKind::KeyTooSmall`],
 /// [`ErrorKind::Random`].
 pub fn seal(plaintext: &[u8], key: &PublicKey, message_id: Option<&str>) -> Result<String> {
-    let sealer = match key.sealer.get() {
+    let sealer = match &key.sealer {
         Some(sealer) => sealer,
-        None => {
-            let sealer = Sealer::new(key, SessionPolicy::default())?;
-            key.sealer.get_or_init(|| sealer)
-        }
+        // Tells why there is none.
+        None => &Arc::new(Sealer::new(key, SessionPolicy::default())?),
     };
     let sealed = match message_id {
         Some(id) => sealer.seal_with_id(id, plaintext),

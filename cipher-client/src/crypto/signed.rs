@@ -18,8 +18,8 @@
 mod extension;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
@@ -30,6 +30,7 @@ pub(super) use self::extension::{Extension, Head, X, X_WRITTEN_MAX};
 use super::context::Context;
 use super::identity::Identity;
 use super::kid::Kid;
+use super::process::Once;
 use super::suite::SessionCipher;
 use crate::error::{ErrorKind, Result};
 
@@ -260,14 +261,14 @@ pub(super) struct OpeningKey {
     pub(super) cipher: SessionCipher,
     seed: MacSeed,
     /// What a known sender has signed of it, once a message has shown it to be so.
-    pub(super) session: OnceLock<OpeningSession>,
+    pub(super) session: Once<OpeningSession>,
 }
 
 impl OpeningKey {
     /// `None` for a length that is not one of AES.
     pub(super) fn new(session_key: &[u8]) -> Option<Self> {
         let cipher = SessionCipher::new(session_key)?;
-        Some(Self { cipher, seed: MacSeed::new(session_key), session: OnceLock::new() })
+        Some(Self { cipher, seed: MacSeed::new(session_key), session: Once::new() })
     }
 }
 

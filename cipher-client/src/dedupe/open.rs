@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::record::Salt;
-use super::ring::{DATA_AT, HEADER_BLOCK, Header, MAGIC, NEW, NewRing, Ring};
+use super::ring::{DATA_AT, HEADER_BLOCK, Header, MAGIC, NEW, NewRing, Ring, unreadable};
 use super::shape::Shape;
 use super::store::Store;
 use super::{Recovery, beside, format1, positioned, remove_if_there};
@@ -101,7 +101,7 @@ fn look(path: &Path) -> Result<Found> {
         Err(fault) => return Err(Error::io("cannot be opened", path, fault)),
     };
     let mut bytes = vec![0; DATA_AT as usize];
-    let len = positioned::read_up_to(&file, &mut bytes, 0).map_err(|fault| Error::io("cannot be read", path, fault))?;
+    let len = positioned::read_up_to(&file, &mut bytes, 0).map_err(|fault| unreadable(path, fault))?;
     bytes.truncate(len);
     if let Some((header, is_whole)) = Header::read(&bytes) {
         return Ok(Found::Ring(Ring::new(path, file, header), is_whole));
@@ -163,6 +163,6 @@ fn put_aside(path: &Path) -> Result<()> {
 
 const ASIDE_MAX: u32 = 100;
 
-fn refused(path: &Path, reason: &'static str) -> Error {
+pub(super) fn refused(path: &Path, reason: &'static str) -> Error {
     ErrorKind::File { reason, path: path.display().to_string() }.into()
 }

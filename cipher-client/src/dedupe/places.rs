@@ -105,6 +105,12 @@ impl Places {
         Found::Runs(fitting.map(|[_, low, high]| u16::from_le_bytes([*low, *high]).into()).collect())
     }
 
+    /// Gives back the lock on the file, which is that of the window.
+    pub(super) fn unlock(&self) {
+        // What fails here is done when the file is closed.
+        let _ = self.file.unlock();
+    }
+
     /// For tests of what fails: the handle everything goes through.
     #[cfg(test)]
     pub(super) fn file(&mut self) -> &mut File {

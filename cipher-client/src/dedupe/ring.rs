@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::record::{RECORD_LEN, Record, SALT_LEN, Salt, prefix};
 use super::shape::Shape;
 use super::{beside, positioned, remove_if_there};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 
 /// Where the records begin.
@@ -89,7 +89,8 @@ impl Ring {
     pub(super) fn read(&self, slot: u64, slots: u64) -> Result<Vec<Option<(Record, u8)>>> {
         let slots = slots.min(self.shape.slots() - slot) as usize;
         let mut bytes = vec![0; slots * RECORD_LEN];
-        let len = self.or_fault("cannot be read", positioned::read_up_to(&self.file, &mut bytes, at(slot)))?;
+        let read = positioned::read_up_to(&self.file, &mut bytes, at(slot));
+        let len = read.map_err(|fault| unreadable(&self.path, fault))?;
         let (records, _) = bytes[..len].as_chunks();
         Ok((slot..).zip(records).map(|(slot, bytes)| Record::decode(bytes, slot)).collect())
     }
@@ -294,6 +295,16 @@ pub(super) const NEW: &str = ".new";
 const READ_RECORDS: u64 = 8192;
 /// Laps are counted from here, so that there is one in front of the first.
 const FIRST_LAP: u64 = 256;
+
+/// Not to be passed over: what cannot be read now may be read tomorrow, and what
+/// is forgotten is taken once more.
+pub(super) fn unreadable(path: &Path, fault: positioned::At) -> Error {
+    let path = path.display().to_string();
+    Error::with_source(ErrorKind::Io { operation: UNREADABLE, path }, fault)
+}
+
+const UNREADABLE: &str = "cannot be read; nothing is lost yet: if it stays so, copy what can be read (dd conv=noerror,sync bs=512) \
+    and put the copy in its place, which forgets what was there";
 
 fn at(slot: u64) -> u64 {
     DATA_AT + slot * RECORD_LEN as u64

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Recovery;
-use super::open;
+use super::open::{self, refused};
 use super::shape::Shape;
 use super::store::Store;
 use crate::crypto::process::{PerProcess, Pid, TRIES};
@@ -19,6 +19,10 @@ pub(super) struct SharedStore {
 struct Opened {
     store: Mutex<Store>,
     recovery: Recovery,
+    path: PathBuf,
+    /// The file is shared with a child of `fork`, which must not write to it, and
+    /// does not learn what the parent writes.
+    process: u32,
 }
 
 /// The stores a process has open, by the path of their ring. The lock is held
@@ -33,7 +37,7 @@ impl Registry {
     /// has it locked for ever.
     fn with<R>(&self, mut work: impl FnMut(&mut Vec<(PathBuf, Weak<Opened>)>) -> R) -> Option<R> {
         (0..TRIES).find_map(|_| {
-            let done = self.0.with(Pid::Current, |_| (), &mut work);
+            let done = self.0.with(Pid::Current, Vec::clear, &mut work);
             if done.is_none() {
                 std::thread::yield_now();
             }
@@ -68,9 +72,32 @@ impl Registry {
 impl Opened {
     fn new(path: &Path, shape: Shape) -> Result<Arc<Self>> {
         let (store, recovery) = open::open(path, shape)?;
-        Ok(Arc::new(Self { store: Mutex::new(store), recovery }))
+        let (path, process) = (path.to_owned(), std::process::id());
+        Ok(Arc::new(Self { store: Mutex::new(store), recovery, path, process }))
+    }
+
+    /// Refused in a child without a look at the lock, which may have come locked
+    /// out of the fork.
+    fn lock(&self, process: u32) -> Result<MutexGuard<'_, Store>> {
+        if self.process != process {
+            return Err(refused(&self.path, FORKED));
+        }
+        // A panic of another holder leaves what is behind it whole: a store counts
+        // a note when all steps of it are done.
+        Ok(self.store.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+impl Drop for Opened {
+    /// Closing the files would not do: a process forked meanwhile has them open too.
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            self.store.get_mut().unwrap_or_else(PoisonError::into_inner).unlock();
+        }
+    }
+}
+
+const FORKED: &str = "was opened before a fork: only the parent may go on with it";
 
 impl SharedStore {
     pub(super) fn open(path: &Path, shape: Shape) -> Result<Self> {
@@ -78,8 +105,8 @@ impl SharedStore {
         Ok(Self { opened: Some(OPEN.open(&path, shape)?) })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Store> {
-        lock(&self.opened().store)
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, Store>> {
+        self.opened().lock(std::process::id())
     }
 
     pub(super) fn recovery(&self) -> Recovery {
@@ -97,15 +124,23 @@ impl Drop for SharedStore {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic of another holder leaves what is behind it whole: a store counts
-    // a note when all steps of it are done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
+
+    /// Both would write into the same slots; and the child would not know what
+    /// the parent notes from then on. The lock may be held for good.
+    #[test]
+    fn the_child_of_a_fork_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = SharedStore::open(&dir.path().join("seen"), Shape::of(100)).unwrap();
+        let parent = shared.lock().unwrap();
+        let child = shared.opened().lock(std::process::id() ^ 1);
+        assert!(matches!(child.err().unwrap().kind(), ErrorKind::File { reason: FORKED, .. }));
+        drop(parent);
+        assert!(shared.lock().is_ok());
+    }
 
     /// A fork copies a lock as it is, and not the thread that has it.
     #[test]

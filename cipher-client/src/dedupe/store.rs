@@ -15,7 +15,7 @@ use super::record::{Record, Salt, Trait};
 use super::ring::{Ends, Ring};
 use super::shape::Shape;
 use super::{Durability, Recovery};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 pub(super) struct Store {
     ring: Ring,
@@ -33,8 +33,6 @@ pub(super) struct Store {
     tail: u64,
     /// When the messages from `tail` on were seen, as far as they were read.
     tail_seen: VecDeque<Option<u32>>,
-    /// The ring is shared with a child of `fork`, which must not write to it.
-    process: u32,
 }
 
 impl Store {
@@ -54,7 +52,6 @@ impl Store {
             places_path,
             tail: ends.oldest.max(ends.head.saturating_sub(shape.entries)),
             tail_seen: VecDeque::new(),
-            process: std::process::id(),
             ring,
             shape,
         };
@@ -81,10 +78,6 @@ impl Store {
 
     /// Adds a record. After an error it is not there.
     pub(super) fn insert(&mut self, record: &Record, window_secs: u32, durability: Durability) -> Result<()> {
-        if self.process != std::process::id() {
-            let reason = "was opened before a fork: only the parent may go on with it";
-            return Err(self.ring_fault(reason));
-        }
         if self.recent.len() as u64 == self.shape.segment {
             self.begin_segment()?;
         }
@@ -126,6 +119,11 @@ impl Store {
 
     pub(super) fn sync(&self) -> Result<()> {
         self.ring.sync()
+    }
+
+    /// Lets another process have the files.
+    pub(super) fn unlock(&self) {
+        self.places.unlock();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -259,10 +257,6 @@ impl Store {
             seen.extend((self.tail..end).map(|_| None));
         }
     }
-
-    fn ring_fault(&self, reason: &'static str) -> Error {
-        ErrorKind::File { reason, path: self.ring.path().display().to_string() }.into()
-    }
 }
 
 /// Messages forgotten with one that is noted, at most.
@@ -343,16 +337,5 @@ mod tests {
         *store.ring.file() = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         assert!(store.contains(&record(&store, 3), &Trait::BOTH, WINDOW).is_err());
         assert!(store.contains(&record(&store, 99), &Trait::BOTH, WINDOW).unwrap(), "in memory");
-    }
-
-    /// Both would write into the same slots.
-    #[test]
-    fn the_child_of_a_fork_does_not_write() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut store, _) = open::open(&dir.path().join("seen"), Shape::of(100)).unwrap();
-        insert(&mut store, 1).unwrap();
-        store.process ^= 1;
-        assert!(matches!(insert(&mut store, 2).unwrap_err().kind(), ErrorKind::File { .. }));
-        assert_eq!(known(&store), [1]);
     }
 }

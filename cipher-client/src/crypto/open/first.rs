@@ -117,7 +117,7 @@ impl Opener {
         let sequence = Sequence { session: session.session.stream(), number: x.stamp.number };
         if let Some(new) = new {
             // Another one that came first has been checked as well.
-            let _ = unlocked.key.session.set(new);
+            unlocked.key.session.get_or_make(|| new);
         }
         Ok(Opened {
             sent_at: SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(x.stamp.sent_ms)),
@@ -173,9 +173,9 @@ impl Opener {
 
 /// Who signs a session key signs every message under it.
 fn refuse_stripped(key: &OpeningKey) -> Result<()> {
-    match key.session.get() {
-        None => Ok(()),
-        Some(_) => Err(Error::new(ErrorKind::Untrusted { what: "the signature was taken off" })),
+    match key.session.is_taken() {
+        false => Ok(()),
+        true => Err(Error::new(ErrorKind::Untrusted { what: "the signature was taken off" })),
     }
 }
 

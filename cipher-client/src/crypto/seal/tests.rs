@@ -32,6 +32,18 @@ fn runs(sessions: &[Vec<u8>]) -> Vec<usize> {
     sessions.chunk_by(|a, b| a == b).map(<[_]>::len).collect()
 }
 
+/// A sealer that its key owns must not own the key, or the session key is never wiped.
+#[test]
+fn a_key_that_sealed_is_gone_when_it_is_dropped() {
+    for kind in [KeyKind::Rsa, KeyKind::X25519, KeyKind::XWing] {
+        let public = PrivateKey::generate_kind(kind).unwrap().public_key();
+        seal(KIB, &public, None).unwrap();
+        let (sealer, key) = (public.sealer.as_ref().map(Arc::downgrade).unwrap(), Arc::downgrade(&public.inner));
+        drop(public);
+        assert!(sealer.upgrade().is_none() && key.upgrade().is_none(), "{kind:?}");
+    }
+}
+
 #[test]
 fn a_session_key_ends_with_its_messages_its_time_and_its_bytes() {
     let key = key();

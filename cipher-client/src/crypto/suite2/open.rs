@@ -1,7 +1,7 @@
 //! Opening in suite 2: checks from the cheapest to the dearest, and one answer
 //! for every failure that has to do with a key.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha512};
@@ -17,7 +17,7 @@ use crate::crypto::envelope::{Envelope, Second};
 use crate::crypto::keys::PrivateInner;
 use crate::crypto::kid::Kid;
 use crate::crypto::opened::{Opened, Sender, Sequence, SuiteSet};
-use crate::crypto::process::Moment;
+use crate::crypto::process::{Moment, Once};
 use crate::crypto::sequence::Order;
 use crate::crypto::unwrap::{self, Unwrapper};
 use crate::crypto::unwrap_cache::{CacheKey, Purpose};
@@ -37,7 +37,7 @@ pub(in crate::crypto) struct Opening<'a> {
 pub(in crate::crypto) struct Secret {
     key: ContentKey,
     /// The one signature of its session, once a message under it has opened.
-    signed: OnceLock<SignedSession>,
+    signed: Once<SignedSession>,
 }
 
 /// What a signature of a session says.
@@ -114,7 +114,7 @@ impl Opening<'_> {
             Some(secret) => secret,
             None => {
                 let content_key = wrap::unwrap(&key.material, own)?;
-                let secret = Arc::new(Secret { key: ContentKey::new(content_key.as_bytes()), signed: OnceLock::new() });
+                let secret = Arc::new(Secret { key: ContentKey::new(content_key.as_bytes()), signed: Once::new() });
                 self.unwrapper.keep(found.name, unwrap::Secret::Two(Arc::clone(&secret)), self.moment);
                 secret
             }
@@ -183,7 +183,7 @@ impl Unlocked<'_> {
     pub(super) fn into_opened(self, plaintext: Vec<u8>, commitment: Commitment) -> Opened {
         if let Some(signed) = self.signed {
             // Another one that came first has been checked as well.
-            let _ = self.secret.signed.set(signed);
+            self.secret.signed.get_or_make(|| signed);
         }
         let header = self.header;
         Opened {
