@@ -104,11 +104,13 @@ audit: need-cargo ## licences, duplicates, known vulnerabilities (needs the netw
 	@command -v cargo-deny >/dev/null || { echo 'make audit needs cargo-deny: cargo install --locked cargo-deny'; exit 1; }
 	cargo deny check
 
+# Without a nightly compiler the usual one is told to take nightly's options.
 .PHONY: fuzz
-fuzz: need-cargo ## every fuzz target for FUZZ_SECONDS (60) seconds (needs cargo-fuzz and a nightly compiler)
+fuzz: need-cargo ## every fuzz target for FUZZ_SECONDS (60) seconds (needs cargo-fuzz and a C++ compiler)
 	@command -v cargo-fuzz >/dev/null || { echo 'make fuzz needs cargo-fuzz: cargo install --locked cargo-fuzz'; exit 1; }
-	for target in $$(cargo +nightly fuzz list); do \
-		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	if cargo +nightly --version >/dev/null 2>&1; then fuzz='cargo +nightly fuzz'; else fuzz='cargo fuzz'; export RUSTC_BOOTSTRAP=1; fi; \
+	for target in $$($$fuzz list); do \
+		$$fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=60; \
 	done
 
 # What `make test` does in 30 rounds. A round is under a second; CIPHERMQ_SEED=<n> repeats the choices of a run.

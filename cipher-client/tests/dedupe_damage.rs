@@ -223,6 +223,26 @@ fn a_window_whose_header_is_lost_is_put_aside_and_begun_anew() {
     }
 }
 
+/// Every slot that a header speaks of is looked at: 2^40 of them are too many.
+#[test]
+fn a_header_of_a_window_that_cannot_be_is_no_header() {
+    let dir = Dir::new();
+    let path = dir.file("seen");
+    note_all(&mut open(&path, 100), 0..4);
+    let mut bytes = fs::read(&path).unwrap();
+    for (segment, segments) in [(1 << 32, 2), (500_001, 2), (64, 202), (1 << 32, 253), (0, 2), (64, 0)] {
+        for at in [0, 4096] {
+            bytes[at + 24..at + 32].copy_from_slice(&u64::to_le_bytes(segment));
+            bytes[at + 32..at + 40].copy_from_slice(&u64::to_le_bytes(segments));
+            let check = xxhash_rust::xxh3::xxh3_64(&bytes[at..at + 40]);
+            bytes[at + 40..at + 48].copy_from_slice(&check.to_le_bytes());
+        }
+        fs::write(&path, &bytes).unwrap();
+        let window = open(&path, 100);
+        assert!(window.recovery().set_aside && window.is_empty(), "{segment} {segments}");
+    }
+}
+
 #[test]
 fn a_file_that_is_something_else_is_refused_and_left_alone() {
     let dir = Dir::new();

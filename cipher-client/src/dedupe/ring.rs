@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::record::{RECORD_LEN, Record, SALT_LEN, Salt, prefix};
-use super::shape::Shape;
-use super::{beside, positioned, remove_if_there};
+use super::shape::{SEGMENTS_AIM, Shape};
+use super::{ENTRIES_MAX, beside, positioned, remove_if_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 
@@ -286,9 +286,10 @@ pub(super) const MAGIC: &[u8; 8] = b"CMQSEEN2";
 pub(super) const HEADER_BLOCK: u64 = 4096;
 const HEADER_LEN: usize = 48;
 const CHECK_AT: usize = 40;
-/// Largest numbers believed of a header.
-const SEGMENT_MAX: u64 = 1 << 32;
-const SEGMENTS_MAX: u64 = 253;
+/// Largest numbers believed of a header: those of the largest window. Every slot
+/// that it speaks of is looked at, there or not.
+const SEGMENT_MAX: u64 = Shape::of(ENTRIES_MAX as u64).segment;
+const SEGMENTS_MAX: u64 = SEGMENTS_AIM + 1;
 /// Ending of the name of a file that is not finished.
 pub(super) const NEW: &str = ".new";
 /// Records read at a time.

@@ -19,12 +19,13 @@ pub(super) struct Shape {
 
 /// A filter has 255 tags for segments: those of the ring, one more while the
 /// oldest is overwritten, and one whose entries are being removed.
-const SEGMENTS_AIM: u64 = 200;
+pub(super) const SEGMENTS_AIM: u64 = 200;
 const SEGMENT_MIN: u64 = 64;
 
 impl Shape {
-    pub(super) fn of(entries: u64) -> Self {
-        let segment = entries.div_ceil(SEGMENTS_AIM).max(SEGMENT_MIN);
+    pub(super) const fn of(entries: u64) -> Self {
+        let aim = entries.div_ceil(SEGMENTS_AIM);
+        let segment = if aim > SEGMENT_MIN { aim } else { SEGMENT_MIN };
         // More slots than entries: a record that is being written is not yet
         // one of those remembered, and what it overwrites no longer one.
         Self { entries, segment, segments: entries / segment + 1 }
@@ -68,7 +69,7 @@ mod tests {
             let shape = Shape::of(entries);
             assert!(shape.slots() > entries, "{shape:?}");
             assert!(shape.slots() - entries <= shape.segment, "{shape:?}");
-            assert!(shape.segments + 2 <= 255, "{shape:?}");
+            assert!(shape.segments <= SEGMENTS_AIM + 1, "{shape:?}");
         }
     }
 
