@@ -20,6 +20,8 @@ FUZZ_SECONDS ?= 60
 ROUNDS ?= 1000
 SAMPLES ?= 100000
 RSA_SECONDS ?= 900
+SUITES ?= 1
+FEATURES ?=
 ENVELOPES ?= 1000
 
 say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
@@ -120,11 +122,17 @@ torture: need-cargo ## kill -9 under load, ROUNDS (1000) times, and check what i
 	CIPHERMQ_BIN=$(TARGET_DIR)/release/ciphermq CIPHERMQ_ROUNDS=$(ROUNDS) \
 		cargo test --release -p system-tests --test kill kill_9_at_any_moment -- --nocapture
 
+# Not part of `make test`: AWS-LC is a library in C to be built first.
+.PHONY: test-aws-lc
+test-aws-lc: need-cargo ## the tests of the client with RSA by AWS-LC (needs a C compiler)
+	cargo clippy -p cipher-client --all-targets --features aws-lc -- -D warnings
+	cargo test -p cipher-client --features aws-lc
+
 # Exit code 1: a difference found; 2: no statement, the machine is too busy. CIPHERMQ_SEED=<n> repeats the order of a run.
 .PHONY: timing
-timing: need-cargo ## whether the time of an opening tells why it failed (SAMPLES=100000, RSA_SECONDS=900, ENVELOPES=1000)
-	cargo build --release -p cipher-client --example timing
-	SAMPLES=$(SAMPLES) RSA_SECONDS=$(RSA_SECONDS) ENVELOPES=$(ENVELOPES) $(TARGET_DIR)/release/examples/timing
+timing: need-cargo ## whether the time of an opening tells why it failed (SUITES="1 2r 2x 2pq", FEATURES=aws-lc, SAMPLES=100000, RSA_SECONDS=900, ENVELOPES=1000)
+	cargo build --release -p cipher-client --example timing --features "$(FEATURES)"
+	SAMPLES=$(SAMPLES) RSA_SECONDS=$(RSA_SECONDS) ENVELOPES=$(ENVELOPES) $(TARGET_DIR)/release/examples/timing $(SUITES)
 
 .PHONY: bench
 bench: need-cargo ## the figures of the README

@@ -1,21 +1,31 @@
 //! Whether the time of an opening tells why it failed (docs/encryption.md, "Side channels and misuse").
 //!
 //! ```text
-//! make timing [SAMPLES=100000] [RSA_SECONDS=900] [ENVELOPES=1000]
+//! make timing [SUITES="1 2r 2x 2pq"] [FEATURES=aws-lc] [SAMPLES=100000] [RSA_SECONDS=900] [ENVELOPES=1000]
 //! ```
 //!
-//! Opens suite-1 envelopes that are valid or wrong in one way each, in random order, and compares the times of the classes
-//! with Welch's t-test. Two parts: with the session key known (the unwrap cache; SAMPLES of each class), and with an RSA
-//! decryption for each (SAMPLES of each class or what fits into RSA_SECONDS). Each class has ENVELOPES different ones.
-//! CIPHERMQ_SEED repeats order and alterations; keys are new each time.
+//! Opens envelopes that are valid or wrong in one way each, in random order, and compares the times of the classes with
+//! Welch's t-test. Each suite, suite 1 if none is named, in two parts: with the session key known (the unwrap cache; SAMPLES
+//! of each class), and with an unwrapping for each (SAMPLES of each class or what fits into RSA_SECONDS). Each class has
+//! ENVELOPES different ones. CIPHERMQ_SEED repeats order and alterations; keys are new each time.
 //!
-//! What is judged: the ways to fail among each other in both parts, and those with a valid message where RSA is at work.
-//! With a known key valid and invalid differ by the decryption that a wrong tag prevents; whether a message opened is told
-//! by its acknowledgement anyhow. A block over the modulus is refused early and shown only: the modulus is public.
+//! What is judged: in both parts the ways to fail that must look alike, among each other; and those with a valid message where
+//! RSA is at work. With a known key valid and invalid differ by the decryption that a wrong tag prevents; whether a message
+//! opened is told by its acknowledgement anyhow. In suite 2 a wrong commitment ends before the text is looked at, and HPKE
+//! says of a wrap by itself that it is no good; what is alike are the ways to come there. A block over the modulus is refused
+//! early and shown only: the modulus is public.
+//!
+//! Controls: a second class of valid messages, in which nothing may be found; one that is made slower; and a planted leak, a
+//! comparison that returns at the first wrong byte (known key), a padding that is not looked at further when its first byte
+//! is wrong (unwrapping). Where the planted leak is not seen though the slower class is, the report says so: the run was
+//! then too coarse for a leak of its size.
 //!
 //! Exit code 0: nothing found; 1: a difference found; 2: no statement, because a control failed.
 
 mod classes;
+mod first;
+mod leak;
+mod second;
 mod statistic;
 
 use std::error::Error;
@@ -24,12 +34,13 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cipher_client::crypto::{OpenPolicy, Opener, PrivateKey};
+use cipher_client::crypto::{KeyKind, OpenPolicy, Opener, PrivateKey, Suite};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use classes::{Class, Maker};
+use classes::{Class, Make};
+use leak::Leak;
 use statistic::{T_MAX, compare, median};
 
 pub(crate) type Failure = Box<dyn Error>;
@@ -37,10 +48,11 @@ pub(crate) type Failure = Box<dyn Error>;
 /// What a run takes.
 struct Settings {
     seed: u64,
+    suites: Vec<Suite>,
     bits: usize,
     /// Openings of each class in each part.
     samples: usize,
-    /// Time of the part with RSA.
+    /// Time of a part with unwrapping.
     rsa_time: Duration,
     /// Different envelopes of each class: what memory holds them and what numbers they hold shall not decide.
     envelopes: usize,
@@ -73,7 +85,10 @@ fn settings() -> Result<Settings, Failure> {
         Ok(text) => text.parse().map_err(|_| Failure::from(format!("{name} is no number: {text}"))),
         Err(_) => Ok(default),
     };
+    let named: Result<Vec<Suite>, _> = std::env::args().skip(1).map(|name| name.parse()).collect();
+    let suites = named.map_err(|_| "suites are 1, 2r, 2x and 2pq")?;
     Ok(Settings {
+        suites: if suites.is_empty() { vec![Suite::One] } else { suites },
         seed: number("CIPHERMQ_SEED", getrandom::u64()?)?,
         bits: 2048,
         samples: usize::try_from(number("SAMPLES", 100_000)?)?,
@@ -84,30 +99,12 @@ fn settings() -> Result<Settings, Failure> {
 }
 
 fn run(settings: &Settings, out: &mut impl Write) -> Result<Verdict, Failure> {
-    let mut random = StdRng::seed_from_u64(settings.seed);
-    writeln!(out, "CIPHERMQ_SEED={}, RSA-{}, load {}", settings.seed, settings.bits, load())?;
-    let key = PrivateKey::generate(settings.bits)?;
-    let mut maker = Maker::new(&key, settings.bits, &mut random)?;
-    let mut pools = Vec::new();
-    for class in Class::ALL {
-        let pool: Result<Vec<_>, _> = (0..settings.envelopes).map(|_| maker.make(class)).collect();
-        pools.push(pool?);
+    let rsa = if cfg!(feature = "aws-lc") { "AWS-LC" } else { "the crate rsa" };
+    writeln!(out, "CIPHERMQ_SEED={}, RSA-{} by {rsa}, load {}", settings.seed, settings.bits, load())?;
+    let mut verdict = Verdict::Nothing;
+    for suite in &settings.suites {
+        verdict = verdict.and(run_suite(settings, *suite, out)?);
     }
-    let between = maker.make(Class::Valid)?;
-    let mut bench = Bench { opener: opener(&key)?, pools, between, random };
-
-    let known = Part { is_valid_judged: false, slowed_by: settings.slowed_by[0] };
-    bench.warm_up();
-    let times = bench.times(settings.samples, None, known.slowed_by, Bench::open_known);
-    writeln!(out, "\nsession key known: {} openings of each class, nanoseconds", times.count())?;
-    let first = known.report(&times, out)?;
-
-    let unwrapped = Part { is_valid_judged: true, slowed_by: settings.slowed_by[1] };
-    let times = bench.times(settings.samples, Some(settings.rsa_time), unwrapped.slowed_by, Bench::open_unwrapping);
-    writeln!(out, "\nan RSA decryption each: {} openings of each class, nanoseconds", times.count())?;
-    let second = unwrapped.report(&times, out)?;
-
-    let verdict = first.and(second);
     let told = match verdict {
         Verdict::Nothing => "no difference found that is to be judged",
         Verdict::Found => "a difference is found, see the lines marked !",
@@ -115,6 +112,44 @@ fn run(settings: &Settings, out: &mut impl Write) -> Result<Verdict, Failure> {
     };
     writeln!(out, "\nload {}\nverdict (|t| <= {T_MAX}): {told}", load())?;
     Ok(verdict)
+}
+
+fn run_suite(settings: &Settings, suite: Suite, out: &mut impl Write) -> Result<Verdict, Failure> {
+    let mut random = StdRng::seed_from_u64(settings.seed);
+    let key = new_key(suite, settings.bits)?;
+    let mut maker: Box<dyn Make> = match suite {
+        Suite::One => Box::new(first::Maker::new(&key, settings.bits, &mut random)?),
+        _ => Box::new(second::Maker::new(&key, suite, &mut random)?),
+    };
+    let mut pools = Vec::new();
+    for class in Class::of(suite) {
+        let pool: Result<Vec<_>, _> = (0..settings.envelopes).map(|_| maker.make(*class)).collect();
+        pools.push(pool?);
+    }
+    let between = maker.make(Class::Valid)?;
+    drop(maker);
+    let mut bench = Bench { suite, opener: opener(&key)?, pools, between, random };
+
+    let known = Part { is_valid_judged: false, leak: Leak::Comparison, slowed_by: settings.slowed_by[0] };
+    bench.warm_up();
+    let times = bench.times(settings.samples, None, &known, Bench::open_known);
+    writeln!(out, "\nsuite {suite}, session key known: {} openings of each class, nanoseconds", times.count())?;
+    let first = known.report(&times, out)?;
+
+    let is_rsa = matches!(suite, Suite::One | Suite::TwoRsa);
+    let unwrapped = Part { is_valid_judged: is_rsa, leak: Leak::Padding, slowed_by: settings.slowed_by[1] };
+    let times = bench.times(settings.samples, Some(settings.rsa_time), &unwrapped, Bench::open_unwrapping);
+    writeln!(out, "\nsuite {suite}, an unwrapping each: {} openings of each class, nanoseconds", times.count())?;
+    Ok(first.and(unwrapped.report(&times, out)?))
+}
+
+/// A key that messages of this suite are sealed to.
+fn new_key(suite: Suite, bits: usize) -> Result<PrivateKey, Failure> {
+    Ok(match suite {
+        Suite::TwoX25519 => PrivateKey::generate_kind(KeyKind::X25519)?,
+        Suite::TwoXWing => PrivateKey::generate_kind(KeyKind::XWing)?,
+        _ => PrivateKey::generate(bits)?,
+    })
 }
 
 /// Failures are to be measured, so none is refused and none forgotten.
@@ -135,8 +170,9 @@ fn load() -> String {
 }
 
 struct Bench {
+    suite: Suite,
     opener: Opener,
-    /// Envelopes by class, in the order of [`Class::ALL`].
+    /// Envelopes by class, in the order of [`Class::of`].
     pools: Vec<Vec<String>>,
     /// Opened before each measurement with a known key, so that all start from the same.
     between: String,
@@ -155,15 +191,10 @@ impl Bench {
     }
 
     /// Rounds in which each class comes once, in random order.
-    fn times(
-        &mut self,
-        samples: usize,
-        limit: Option<Duration>,
-        slowed_by: Duration,
-        open: fn(&Opener, &str, &str, Duration) -> Duration,
-    ) -> Times {
-        let mut times = Times(vec![Vec::with_capacity(samples); Class::ALL.len()]);
-        let mut order: Vec<usize> = (0..Class::ALL.len()).collect();
+    fn times(&mut self, samples: usize, limit: Option<Duration>, part: &Part, prepare: fn(&Opener, &str)) -> Times {
+        let classes = Class::of(self.suite);
+        let mut times = vec![Vec::with_capacity(samples); classes.len()];
+        let mut order: Vec<usize> = (0..classes.len()).collect();
         // Read from one place, whatever the class.
         let mut line = String::with_capacity(4096);
         let start = Instant::now();
@@ -172,60 +203,50 @@ impl Bench {
                 break;
             }
             order.shuffle(&mut self.random);
-            for &class in &order {
-                let pool = &self.pools[class];
+            for &place in &order {
+                let (class, pool) = (classes[place], &self.pools[place]);
                 line.clear();
                 line.push_str(&pool[self.random.random_range(0..pool.len())]);
-                let delay = if Class::ALL[class] == Class::Slowed { slowed_by } else { Duration::ZERO };
-                let time = open(&self.opener, &line, &self.between, delay);
-                times.0[class].push(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX));
+                prepare(&self.opener, &self.between);
+                let time = part.timed(&self.opener, &line, class);
+                times[place].push(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX));
             }
         }
-        times
+        Times { suite: self.suite, times }
     }
 
-    fn open_known(opener: &Opener, envelope: &str, between: &str, delay: Duration) -> Duration {
+    fn open_known(opener: &Opener, between: &str) {
         let _ = black_box(opener.open(between));
-        timed(opener, envelope, delay)
     }
 
-    fn open_unwrapping(opener: &Opener, envelope: &str, _: &str, delay: Duration) -> Duration {
+    fn open_unwrapping(opener: &Opener, _: &str) {
         opener.forget();
-        timed(opener, envelope, delay)
     }
 }
 
-fn timed(opener: &Opener, envelope: &str, delay: Duration) -> Duration {
-    let start = Instant::now();
-    let opened = black_box(opener.open(black_box(envelope)));
-    if !delay.is_zero() {
-        let end = start.elapsed() + delay;
-        while start.elapsed() < end {
-            std::hint::spin_loop();
-        }
-    }
-    let time = start.elapsed();
-    drop(opened);
-    time
+/// Nanoseconds by class, in the order of [`Class::of`].
+struct Times {
+    suite: Suite,
+    times: Vec<Vec<u32>>,
 }
-
-/// Nanoseconds by class, in the order of [`Class::ALL`].
-struct Times(Vec<Vec<u32>>);
 
 impl Times {
     fn of(&self, class: Class) -> &[u32] {
-        let at = Class::ALL.iter().position(|one| *one == class).unwrap_or_default();
-        &self.0[at]
+        let place = Class::of(self.suite).iter().position(|one| *one == class);
+        place.map_or(&[], |place| &self.times[place])
     }
 
-    /// The times of all failures but one: the class that one must not be told from.
-    fn of_other_failures(&self, class: Class) -> Vec<u32> {
-        let others = Class::ALL.iter().zip(&self.0).filter(|(other, _)| other.is_failure() && **other != class);
-        others.flat_map(|(_, times)| times).copied().collect()
+    /// The times of the failures that this class must not be told from, itself excepted. A control is made of a wrong tag.
+    fn of_others(&self, class: Class) -> Vec<u32> {
+        let group = |class: Class| class.group(self.suite);
+        let group_of_class = group(class).or(group(Class::TagLast));
+        let others = Class::of(self.suite).iter().zip(&self.times);
+        let alike = others.filter(|(other, _)| **other != class && group(**other) == group_of_class);
+        alike.flat_map(|(_, times)| times).copied().collect()
     }
 
     fn count(&self) -> usize {
-        self.0[0].len()
+        self.times[0].len()
     }
 }
 
@@ -233,20 +254,38 @@ impl Times {
 struct Part {
     /// Whether the failures must not be told from valid messages either.
     is_valid_judged: bool,
+    leak: Leak,
     slowed_by: Duration,
 }
 
 impl Part {
+    fn timed(&self, opener: &Opener, envelope: &str, class: Class) -> Duration {
+        let start = Instant::now();
+        let opened = black_box(opener.open(black_box(envelope)));
+        self.leak.run(class == Class::Planted);
+        if class == Class::Slowed && !self.slowed_by.is_zero() {
+            let end = start.elapsed() + self.slowed_by;
+            while start.elapsed() < end {
+                std::hint::spin_loop();
+            }
+        }
+        let time = start.elapsed();
+        drop(opened);
+        time
+    }
+
     fn report(&self, times: &Times, out: &mut impl Write) -> std::io::Result<Verdict> {
         let mut verdict = Verdict::Nothing;
-        writeln!(out, "{:24}{:>12}{:>12}{:>20}{:>14}", "", "median", "t: valid", "t: other failures", "seen from")?;
-        for class in Class::ALL {
+        writeln!(out, "{:24}{:>12}{:>12}{:>20}{:>14}", "", "median", "t: valid", "t: those alike", "seen from")?;
+        for &class in Class::of(times.suite) {
             let valid = compare(times.of(class), times.of(Class::Valid));
-            let others = compare(times.of(class), &times.of_other_failures(class));
+            let others = compare(times.of(class), &times.of_others(class));
+            let is_judged = class.group(times.suite).is_some();
             let (mark, now) = match class {
                 Class::ValidAgain if valid.is_found() => ("  ! control", Verdict::NoStatement),
                 Class::Slowed if !others.is_found() => ("  ! control", Verdict::NoStatement),
-                _ if !class.is_failure() => ("", Verdict::Nothing),
+                Class::Planted if !others.is_found() => ("  not seen", Verdict::Nothing),
+                _ if !is_judged => ("", Verdict::Nothing),
                 _ if others.is_found() || self.is_valid_judged && valid.is_found() => ("  !", Verdict::Found),
                 _ => ("", Verdict::Nothing),
             };
@@ -254,8 +293,8 @@ impl Part {
             let (name, median, seen) = (class.name(), median(times.of(class)), others.seen_from);
             writeln!(out, "{name:24}{median:>12}{:>12.1}{:>20.1}{seen:>14.1}{mark}", valid.t, others.t)?;
         }
-        let judged = if self.is_valid_judged { "valid and other failures" } else { "other failures" };
-        writeln!(out, "judged against: {judged}; the control is slowed by {:?}", self.slowed_by)?;
+        let judged = if self.is_valid_judged { "valid and those alike" } else { "those alike" };
+        writeln!(out, "judged against: {judged}; planted: {}; slowed by {:?}", self.leak.name(), self.slowed_by)?;
         Ok(verdict)
     }
 }
@@ -273,11 +312,14 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
+    use cipher_client::ErrorKind;
+
     use super::*;
 
     fn small(samples: usize, slowed_by: Duration) -> Settings {
         Settings {
             seed: 17,
+            suites: vec![Suite::One],
             bits: 2048,
             samples,
             rsa_time: Duration::from_secs(60),
@@ -303,16 +345,49 @@ mod tests {
     #[test]
     fn every_class_is_measured_and_a_slow_one_is_found_in_both_parts() {
         let (verdict, report) = run_to_text(&small(40, Duration::from_millis(20)));
-        for class in Class::ALL {
-            assert_eq!(lines(&report, class).len(), 2, "{}:\n{report}", class.name());
-        }
-        for columns in lines(&report, Class::Slowed) {
-            assert_eq!(columns.len(), 4, "a control that failed is marked:\n{report}");
-            assert!(columns[2].parse::<f64>().unwrap() > T_MAX, "{report}");
-        }
+        check_report(Suite::One, &report);
         assert!(report.contains("CIPHERMQ_SEED=17") && report.contains("verdict (|t| <= 4.5): "), "{report}");
         // Forty samples on a machine that does other things say nothing about the rest.
         assert!([Verdict::Nothing, Verdict::Found, Verdict::NoStatement].contains(&verdict));
+    }
+
+    #[test]
+    fn suite_2_is_measured_in_the_same_way() {
+        for suite in [Suite::TwoRsa, Suite::TwoX25519, Suite::TwoXWing] {
+            let settings = Settings { suites: vec![suite], ..small(40, Duration::from_millis(20)) };
+            check_report(suite, &run_to_text(&settings).1);
+        }
+    }
+
+    fn check_report(suite: Suite, report: &str) {
+        for class in Class::of(suite) {
+            assert_eq!(lines(report, *class).len(), 2, "{suite} {}:\n{report}", class.name());
+        }
+        for columns in lines(report, Class::Slowed) {
+            assert_eq!(columns.len(), 4, "a control that failed is marked:\n{report}");
+            assert!(columns[2].parse::<f64>().unwrap() > T_MAX, "{report}");
+        }
+    }
+
+    /// Envelopes fail as their class says, and by nothing else.
+    #[test]
+    fn what_is_valid_opens_and_everything_else_is_one_error() {
+        let mut random = StdRng::seed_from_u64(17);
+        for suite in [Suite::One, Suite::TwoRsa, Suite::TwoX25519, Suite::TwoXWing] {
+            let key = new_key(suite, 2048).unwrap();
+            let mut maker: Box<dyn Make> = match suite {
+                Suite::One => Box::new(first::Maker::new(&key, 2048, &mut random).unwrap()),
+                _ => Box::new(second::Maker::new(&key, suite, &mut random).unwrap()),
+            };
+            let opener = opener(&key).unwrap();
+            for class in Class::of(suite) {
+                let opened = opener.open(&maker.make(*class).unwrap());
+                match class {
+                    Class::Valid | Class::ValidAgain => assert!(opened.is_ok(), "{suite} {class:?}"),
+                    _ => assert_eq!(*opened.unwrap_err().kind(), ErrorKind::Decrypt, "{suite} {class:?}"),
+                }
+            }
+        }
     }
 
     /// A control that is not seen takes every statement away.
@@ -326,20 +401,22 @@ mod tests {
     #[test]
     fn a_difference_between_two_ways_to_fail_is_a_verdict() {
         let mut random = StdRng::seed_from_u64(17);
-        let mut times = Times(vec![Vec::new(); Class::ALL.len()]);
-        for (at, class) in Class::ALL.into_iter().enumerate() {
+        let mut times = Times { suite: Suite::One, times: Vec::new() };
+        for class in Class::of(Suite::One) {
             let more = match class {
                 Class::Slowed => 30,
+                Class::Planted => 10,
                 Class::Label => 3,
                 _ => 0,
             };
-            times.0[at].extend((0..10_000).map(|_| 700 + more + random.random_range(0..40)));
+            times.times.push((0..10_000).map(|_| 700 + more + random.random_range(0..40)).collect());
         }
-        let part = Part { is_valid_judged: false, slowed_by: Duration::ZERO };
+        let part = Part { is_valid_judged: false, leak: Leak::Comparison, slowed_by: Duration::ZERO };
         let mut out = Vec::new();
         assert_eq!(part.report(&times, &mut out).unwrap(), Verdict::Found);
         let report = String::from_utf8(out).unwrap();
         let marked: Vec<_> = report.lines().filter(|line| line.ends_with('!')).collect();
         assert!(matches!(marked[..], [line] if line.starts_with(Class::Label.name())), "{report}");
+        assert!(!report.contains("not seen"), "{report}");
     }
 }
