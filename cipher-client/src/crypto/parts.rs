@@ -157,7 +157,6 @@ pub struct PartSealer {
     next: Part,
     /// The place of the message among those of the sealer.
     number: u64,
-    sent_ms: u64,
 }
 
 impl PartSealer {
@@ -181,7 +180,7 @@ impl PartSealer {
         let part_bytes = part_bytes(sealing.part_frame_len(request, &secret)?)?;
         let next = Part { index: 0, count: count_of(bytes, part_bytes)?, ..last };
         let number = sealing.file_number(moment);
-        Ok(Self { sealing, secret, context: context.clone(), id, part_bytes, left: bytes, next, number, sent_ms })
+        Ok(Self { sealing, secret, context: context.clone(), id, part_bytes, left: bytes, next, number })
     }
 
     /// The id of the whole message.
@@ -215,7 +214,8 @@ impl PartSealer {
         let id = part_id(&self.id, &part.file, part.index);
         let turn = Turn { secret: Arc::clone(&self.secret), number: self.number };
         let (message_id, part, moment) = (Some(id.as_str()), Some(part), Moment::current());
-        let request = Request { message_id, context: &self.context, part, moment, sent_ms: self.sent_ms };
+        // Each its own: a receiver may refuse what was sealed too long ago.
+        let request = Request { message_id, context: &self.context, part, moment, sent_ms: unix_ms() };
         let sealed = self.sealing.seal_part(request, turn, text)?;
         self.left -= text.len() as u64;
         self.next.index += 1;

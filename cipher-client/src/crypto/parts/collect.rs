@@ -150,6 +150,8 @@ impl<Token> PartCollector<Token> {
         if let Some((_, known)) = message.parts.get_mut(&part.index) {
             return Ok(Collected::Repeated(std::mem::replace(known, token)));
         }
+        // Sealing it began with the earliest of its parts.
+        message.like.sent_at = message.like.sent_at.min(opened.sent_at);
         match message.keep(self.dir.as_deref(), opened.plaintext) {
             Ok(text) => message.parts.insert(part.index, (text, token)),
             Err(error) => {

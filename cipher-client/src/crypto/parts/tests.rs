@@ -98,6 +98,17 @@ fn a_part_that_comes_again_takes_the_place_of_the_first() {
     assert_eq!((message.plaintext, tokens), (b"abcdef".to_vec(), vec![2, 3]));
 }
 
+#[test]
+fn a_message_is_as_old_as_its_earliest_part() {
+    let (pair, mut collector, now) = (pair(), collector(1, 100), Instant::now());
+    let mut parts = pair.parts(None, b"abcdef", 3);
+    let began = parts[0].sent_at.unwrap();
+    parts[1].sent_at = Some(began + Duration::from_secs(3600));
+    assert_eq!(collector.add(parts[1].clone(), 1, now).unwrap(), Collected::Kept);
+    let (message, _) = whole(collector.add(parts[0].clone(), 0, now).unwrap());
+    assert_eq!(message.sent_at, Some(began));
+}
+
 /// The broker knows the file id, and anyone may seal to the key.
 #[test]
 fn what_somebody_else_seals_is_another_message() {
