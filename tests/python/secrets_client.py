@@ -142,8 +142,12 @@ assert whole.text == other_text
 show(collector, whole, *parts[:1])
 
 pins = ciphermq.Pins("pins")
-options = {"private_key": hybrid, "senders": senders, "dedupe": "seen"}
-with ciphermq.Sender(**address, recipients=hybrid.public_key(), identity=me) as sender, ciphermq.Receiver(**address, **options) as receiver:
+# Not the queue from before: what did not open there is still in it.
+sending = {"recipients": hybrid.public_key(), "identity": me, "routing_key": "second"}
+receiving = {"private_key": hybrid, "senders": senders, "dedupe": "seen", "queue": "second"}
+with ciphermq.Sender(**address, **sending) as sender, ciphermq.Receiver(**address, **receiving) as receiver:
+    sender.declare_queue("second")
+    sender.bind("default_exchange", "second", "second")
     announced = sender.announce_key("me", hybrid.public_key(), me)
     show(announced, sender.lookup_key("me"), sender.resolve("me", pins), sender.resolve_sender("me", pins), pins)
     fails("announced by an impostor", lambda: sender.announce_key("me", public, impostor))
