@@ -71,7 +71,7 @@ mod tests {
             for round in 0..400 {
                 let start = Instant::now();
                 (0..1000).for_each(|_| leak.run(round % 2 == 1));
-                times[round % 2].push(u32::try_from(start.elapsed().as_nanos()).unwrap());
+                times[round % 2].push(vec![u32::try_from(start.elapsed().as_nanos()).unwrap()]);
             }
             let found = compare(&times[1], &times[0]);
             assert!(found.is_found() && found.t > 0.0, "{leak:?} {found:?}");

@@ -35,13 +35,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cipher_client::crypto::{KeyKind, OpenPolicy, Opener, PrivateKey, Suite};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
 
 use classes::{Class, Make};
 use leak::Leak;
-use statistic::{T_MAX, compare, median};
+use statistic::{Samples, T_MAX, compare, median};
 
 pub(crate) type Failure = Box<dyn Error>;
 
@@ -193,12 +193,12 @@ impl Bench {
     /// Rounds in which each class comes once, in random order.
     fn times(&mut self, samples: usize, limit: Option<Duration>, part: &Part, prepare: fn(&Opener, &str)) -> Times {
         let classes = Class::of(self.suite);
-        let mut times = vec![Vec::with_capacity(samples); classes.len()];
+        let mut times: Vec<_> = self.pools.iter().map(|pool| vec![Vec::new(); pool.len()]).collect();
         let mut order: Vec<usize> = (0..classes.len()).collect();
         // Read from one place, whatever the class.
         let mut line = String::with_capacity(4096);
         let start = Instant::now();
-        for _ in 0..samples {
+        for round in 0..samples {
             if limit.is_some_and(|limit| start.elapsed() >= limit) {
                 break;
             }
@@ -206,10 +206,11 @@ impl Bench {
             for &place in &order {
                 let (class, pool) = (classes[place], &self.pools[place]);
                 line.clear();
-                line.push_str(&pool[self.random.random_range(0..pool.len())]);
+                let envelope = round % pool.len();
+                line.push_str(&pool[envelope]);
                 prepare(&self.opener, &self.between);
                 let time = part.timed(&self.opener, &line, class);
-                times[place].push(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX));
+                times[place][envelope].push(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX));
             }
         }
         Times { suite: self.suite, times }
@@ -224,29 +225,29 @@ impl Bench {
     }
 }
 
-/// Nanoseconds by class, in the order of [`Class::of`].
+/// Nanoseconds by class, in the order of [`Class::of`], and envelope.
 struct Times {
     suite: Suite,
-    times: Vec<Vec<u32>>,
+    times: Vec<Vec<Vec<u32>>>,
 }
 
 impl Times {
-    fn of(&self, class: Class) -> &[u32] {
+    fn of(&self, class: Class) -> &Samples {
         let place = Class::of(self.suite).iter().position(|one| *one == class);
         place.map_or(&[], |place| &self.times[place])
     }
 
     /// The times of the failures that this class must not be told from, itself excepted. A control is made of a wrong tag.
-    fn of_others(&self, class: Class) -> Vec<u32> {
+    fn of_others(&self, class: Class) -> Vec<Vec<u32>> {
         let group = |class: Class| class.group(self.suite);
         let group_of_class = group(class).or(group(Class::TagLast));
         let others = Class::of(self.suite).iter().zip(&self.times);
         let alike = others.filter(|(other, _)| **other != class && group(**other) == group_of_class);
-        alike.flat_map(|(_, times)| times).copied().collect()
+        alike.flat_map(|(_, times)| times).cloned().collect()
     }
 
     fn count(&self) -> usize {
-        self.times[0].len()
+        self.times[0].iter().map(Vec::len).sum()
     }
 }
 
@@ -313,6 +314,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use cipher_client::ErrorKind;
+    use rand::RngExt;
 
     use super::*;
 
@@ -323,7 +325,7 @@ mod tests {
             bits: 2048,
             samples,
             rsa_time: Duration::from_secs(60),
-            envelopes: 2,
+            envelopes: 40,
             slowed_by: [slowed_by; 2],
         }
     }
@@ -409,7 +411,7 @@ mod tests {
                 Class::Label => 3,
                 _ => 0,
             };
-            times.times.push((0..10_000).map(|_| 700 + more + random.random_range(0..40)).collect());
+            times.times.push((0..10_000).map(|_| vec![700 + more + random.random_range(0..40)]).collect());
         }
         let part = Part { is_valid_judged: false, leak: Leak::Comparison, slowed_by: Duration::ZERO };
         let mut out = Vec::new();

@@ -1,4 +1,8 @@
 //! Welch's t-test with cropping, as in "Dude, is my code constant time?" (Reparaz, Balasch, Verbauwhede, 2016).
+//!
+//! What is compared are the mean times of envelopes. Two openings of one envelope are no two samples: where its session key
+//! lies in the cache makes it a little slower or faster each time, and a class of few envelopes differ from another by
+//! which these are.
 
 /// From here on two means count as different. The usual bound of leakage tests: under no difference one comparison in
 /// 150,000 passes it.
@@ -8,7 +12,10 @@ pub(crate) const T_MAX: f64 = 4.5;
 /// hides small differences in the mean of all.
 const CROPS: [f64; 6] = [1.0, 0.99, 0.95, 0.9, 0.75, 0.5];
 
-/// Fewer samples of a class say nothing: their t is not spread as [`T_MAX`] supposes.
+/// Nanoseconds by envelope.
+pub(crate) type Samples = [Vec<u32>];
+
+/// Fewer envelopes of a class say nothing: their t is not spread as [`T_MAX`] supposes.
 const SAMPLES_MIN: f64 = 30.0;
 
 /// How the times of two classes differ.
@@ -27,8 +34,8 @@ impl Difference {
 }
 
 /// Compares two sets of samples, in nanoseconds.
-pub(crate) fn compare(one: &[u32], other: &[u32]) -> Difference {
-    let mut both: Vec<u32> = one.iter().chain(other).copied().collect();
+pub(crate) fn compare(one: &Samples, other: &Samples) -> Difference {
+    let mut both: Vec<u32> = one.iter().chain(other).flatten().copied().collect();
     both.sort_unstable();
     let mut found = Difference { t: 0.0, seen_from: f64::INFINITY };
     for share in CROPS {
@@ -50,8 +57,8 @@ pub(crate) fn compare(one: &[u32], other: &[u32]) -> Difference {
 }
 
 /// The middle of the samples; 0 without any.
-pub(crate) fn median(samples: &[u32]) -> u32 {
-    let mut sorted = samples.to_vec();
+pub(crate) fn median(samples: &Samples) -> u32 {
+    let mut sorted = samples.concat();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
@@ -63,11 +70,16 @@ struct Moments {
 }
 
 impl Moments {
-    fn up_to(most: u32, samples: &[u32]) -> Self {
-        let kept = || samples.iter().filter(|sample| **sample <= most).map(|sample| f64::from(*sample));
-        let count = kept().count() as f64;
-        let mean = kept().sum::<f64>() / count;
-        let variance = kept().map(|sample| (sample - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    fn up_to(most: u32, samples: &Samples) -> Self {
+        let mean_of = |of_one: &Vec<u32>| {
+            let kept = || of_one.iter().filter(|sample| **sample <= most).map(|sample| f64::from(*sample));
+            let count = kept().count();
+            (count > 0).then(|| kept().sum::<f64>() / count as f64)
+        };
+        let means: Vec<f64> = samples.iter().filter_map(mean_of).collect();
+        let count = means.len() as f64;
+        let mean = means.iter().sum::<f64>() / count;
+        let variance = means.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / (count - 1.0);
         Self { count, mean, variance }
     }
 
@@ -85,19 +97,25 @@ mod tests {
     const SEED: u64 = 17;
 
     /// Times as they are: a narrow body, and now and then an interruption.
-    fn times(random: &mut StdRng, count: usize, middle: u32) -> Vec<u32> {
-        let one = |_| {
-            let interrupted = if random.random_ratio(1, 50) { random.random_range(0..20_000) } else { 0 };
-            middle - 20 + random.random_range(0..40) + interrupted
-        };
+    fn times(random: &mut StdRng, count: usize, middle: u32) -> Vec<Vec<u32>> {
+        let one = |_| vec![time(random, middle)];
         (0..count).map(one).collect()
+    }
+
+    fn time(random: &mut StdRng, middle: u32) -> u32 {
+        let interrupted = if random.random_ratio(1, 50) { random.random_range(0..20_000) } else { 0 };
+        middle - 20 + random.random_range(0..40) + interrupted
+    }
+
+    fn single(samples: &[u32]) -> Vec<Vec<u32>> {
+        samples.iter().map(|sample| vec![*sample]).collect()
     }
 
     #[test]
     fn the_t_is_welchs() {
         // By hand: means 3 and 4, sums of squares 10 and 40 for every five, so with n = 200 and m = 100 variances of
         // 400 / 199 and 800 / 99, and t = -1 / sqrt(400 / 199 / 200 + 800 / 99 / 100).
-        let (one, other) = ([1, 2, 3, 4, 5].repeat(40), [0, 2, 4, 6, 8].repeat(20));
+        let (one, other) = (single(&[1, 2, 3, 4, 5].repeat(40)), single(&[0, 2, 4, 6, 8].repeat(20)));
         let all = -1.0 / (400.0 / 199.0 / 200.0 + 800.0 / 99.0 / 100.0_f64).sqrt();
         let moments = [Moments::up_to(u32::MAX, &one), Moments::up_to(u32::MAX, &other)];
         let t = (moments[0].mean - moments[1].mean) / moments.iter().map(Moments::variance_of_mean).sum::<f64>().sqrt();
@@ -114,6 +132,23 @@ mod tests {
         }
     }
 
+    /// Each has its own place in memory, the same in all of its openings.
+    #[test]
+    fn envelopes_that_are_faster_or_slower_than_others_are_no_difference_of_classes() {
+        let mut random = StdRng::seed_from_u64(SEED);
+        let mut class = || -> Vec<Vec<u32>> {
+            let mut envelope = |_| {
+                let middle = 690 + random.random_range(0..20);
+                (0..500).map(|_| time(&mut random, middle)).collect()
+            };
+            (0..40).map(&mut envelope).collect()
+        };
+        for round in 0..20 {
+            let found = compare(&class(), &class());
+            assert!(!found.is_found(), "round {round}: {found:?}");
+        }
+    }
+
     /// One nanosecond in 700, under interruptions of up to 20 microseconds.
     #[test]
     fn a_small_difference_is_found_under_interruptions() {
@@ -126,9 +161,10 @@ mod tests {
     #[test]
     fn too_few_samples_find_nothing() {
         for samples in [&[][..], &[5], &[5, 5, 5]] {
-            assert!(!compare(samples, &[9; 1000]).is_found());
+            assert!(!compare(&single(samples), &single(&[9; 1000])).is_found());
         }
-        assert!(!compare(&[5; 1000], &[5; 1000]).is_found(), "nothing varies");
-        assert_eq!((median(&[]), median(&[9, 1, 5])), (0, 5));
+        assert!(!compare(&[vec![5; 1000]], &[vec![9; 1000]]).is_found(), "of one envelope");
+        assert!(!compare(&single(&[5; 1000]), &single(&[5; 1000])).is_found(), "nothing varies");
+        assert_eq!((median(&[]), median(&single(&[9, 1, 5]))), (0, 5));
     }
 }
