@@ -123,6 +123,41 @@ fn ids_are_known_however_often_the_log_was_turned() {
 }
 
 #[test]
+fn ids_that_had_no_room_to_be_written_anew_are_written_when_there_is_some() {
+    let mut store = Store::tiny(BrokerOptions::default());
+    store.disk.set_capacity(Some(6 * SEGMENT_BYTES));
+    let mut link = with_churn(&store);
+    let mut stored = 0;
+    while link.publish(store::message("default_key", &stored.to_string(), "{}"), store.now).is_ok() {
+        store.submit(&mut link);
+        stored += 1;
+    }
+    // So short that acknowledgements and ids together need more room than the messages give back.
+    while let Some(id) = store.fetch(&mut link, QUEUE) {
+        link.settle(&id, None, Settle::Ack, store.now).unwrap();
+        let receipt = link.submit().unwrap().unwrap();
+        store.broker.write_journal();
+        if link.outcome(receipt).is_none() {
+            break;
+        }
+    }
+    let waiting: u64 = link.list_queues(None, 10).iter().map(|view| view.ready).sum();
+    assert!(waiting > 0, "{stored} messages: there was room for everything");
+    store.disk.set_capacity(None);
+    store.broker.write_journal();
+    store.take(QUEUE);
+    for round in 0..2 {
+        churn(&store, &mut link, &format!("churn-{round}"), 10 * PER_SEGMENT);
+        store.fail_power();
+        link = store.link();
+    }
+    for n in 0..stored {
+        store.publish(&mut link, "default_key", &n.to_string());
+    }
+    assert_eq!((link.stats().duplicates, store.take(QUEUE).len()), (stored, 0));
+}
+
+#[test]
 fn when_everything_is_done_with_nothing_is_live() {
     let mut store = Store::tiny(BrokerOptions { dedupe_ids_max: 1, ..Default::default() });
     let mut link = with_churn(&store);

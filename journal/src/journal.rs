@@ -129,7 +129,7 @@ impl<E: Entry, O: Owner<E>> Step for Writer<E, O> {
     fn step_at(&mut self, now: Option<Duration>) -> Next {
         let now = now.unwrap_or_else(|| {
             // Without a clock, being told again is as good as time passing: the disk is asked once more.
-            self.limits.retry_at = self.limits.retry_at.min(self.now);
+            self.limits.time_passed(self.now);
             self.now
         });
         loop {

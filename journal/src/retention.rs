@@ -90,6 +90,12 @@ impl Limits {
         self.budget = self.budget.saturating_add(bytes).min(2 * self.disk_bytes as i64);
     }
 
+    /// What waits to be tried again is tried now.
+    pub(crate) fn time_passed(&mut self, now: Duration) {
+        self.retry_at = self.retry_at.min(now);
+        self.empty_at = self.empty_at.min(now);
+    }
+
     /// A segment with so many bytes is full.
     pub(crate) fn turned(&mut self, bytes: u64, now: Duration) {
         let ms = now.saturating_sub(self.turned_at).as_millis() as u64;
