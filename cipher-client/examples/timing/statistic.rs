@@ -35,6 +35,11 @@ impl Difference {
 
 /// Compares two sets of samples, in nanoseconds.
 pub(crate) fn compare(one: &Samples, other: &Samples) -> Difference {
+    compare_beyond(0.0, one, other)
+}
+
+/// Whether the means differ by more than `allowed` nanoseconds, in either direction.
+pub(crate) fn compare_beyond(allowed: f64, one: &Samples, other: &Samples) -> Difference {
     let mut both: Vec<u32> = one.iter().chain(other).flatten().copied().collect();
     both.sort_unstable();
     let mut found = Difference { t: 0.0, seen_from: f64::INFINITY };
@@ -47,7 +52,8 @@ pub(crate) fn compare(one: &Samples, other: &Samples) -> Difference {
         if !is_enough {
             continue;
         }
-        let t = (one.mean - other.mean) / deviation;
+        let difference = one.mean - other.mean;
+        let t = (difference - difference.clamp(-allowed, allowed)) / deviation;
         if t.abs() > found.t.abs() {
             found.t = t;
         }
@@ -166,5 +172,17 @@ mod tests {
         assert!(!compare(&[vec![5; 1000]], &[vec![9; 1000]]).is_found(), "of one envelope");
         assert!(!compare(&single(&[5; 1000]), &single(&[5; 1000])).is_found(), "nothing varies");
         assert_eq!((median(&[]), median(&single(&[9, 1, 5]))), (0, 5));
+    }
+
+    #[test]
+    fn a_difference_that_is_allowed_is_none_and_what_goes_beyond_is_one() {
+        let mut random = StdRng::seed_from_u64(SEED);
+        let (one, other) = (times(&mut random, 20_000, 1000), times(&mut random, 20_000, 1010));
+        assert!(compare(&one, &other).is_found());
+        for (allowed, is_found) in [(5.0, true), (15.0, false)] {
+            for (one, other) in [(&one, &other), (&other, &one)] {
+                assert_eq!(compare_beyond(allowed, one, other).is_found(), is_found, "{allowed}");
+            }
+        }
     }
 }
