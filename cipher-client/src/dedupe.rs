@@ -38,6 +38,7 @@
 
 mod filter;
 mod format1;
+mod in_hand;
 mod open;
 mod places;
 mod positioned;
@@ -55,6 +56,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use self::in_hand::SealingsInHand;
 #[cfg(test)]
 pub(crate) use self::positioned::faults::set_unreadable;
 use self::recent::Recent;

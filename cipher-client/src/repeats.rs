@@ -1,7 +1,6 @@
 //! Recognising a message that comes again: one that was acknowledged before,
 //! and one that is in hand right now.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -10,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::Result;
 use crate::crypto::{Opened, Sender};
-use crate::dedupe::{DedupeWindow, MessageKey};
+use crate::dedupe::{DedupeWindow, MessageKey, SealingsInHand};
 use crate::delivery::Delivery;
 
 /// The memory of one consumer. What is in hand is bounded by the deliveries
@@ -28,32 +27,9 @@ type Name = (Arc<str>, Sender);
 struct InHand {
     /// By name, the connection its lease is on.
     epochs: HashMap<Name, Arc<AtomicU64>>,
-    /// How many have a sealing.
-    sealings: HashMap<[u8; 32], usize>,
+    sealings: SealingsInHand,
     /// Messages that came in parts; those are among the others.
     wholes: HashSet<Name>,
-}
-
-impl InHand {
-    /// Whether this is a copy of what is in hand, made by somebody. A signed message
-    /// is none: its id and its sender tell it, and what has the same sealing
-    /// without its signature must not keep it out.
-    fn has_copy(&self, sender: &Sender, uniqueness: &[u8; 32]) -> bool {
-        !matches!(sender, Sender::Signed(_)) && self.sealings.contains_key(uniqueness)
-    }
-
-    fn hold(&mut self, uniqueness: [u8; 32]) {
-        *self.sealings.entry(uniqueness).or_default() += 1;
-    }
-
-    fn let_go(&mut self, uniqueness: [u8; 32]) {
-        if let Entry::Occupied(mut held) = self.sealings.entry(uniqueness) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
-            }
-        }
-    }
 }
 
 /// What is known of a delivery that has just come.
@@ -76,11 +52,11 @@ impl Repeats {
         if let Some(epoch) = in_hand.epochs.get(&name) {
             return Ok(Seen::InHand(epoch.clone()));
         }
-        if in_hand.has_copy(&name.1, &uniqueness) || self.was_acknowledged(&key(&name, &uniqueness))? {
+        if in_hand.sealings.has_copy(&name.1, &uniqueness) || self.was_acknowledged(&key(&name, &uniqueness))? {
             return Ok(Seen::Before);
         }
         in_hand.epochs.insert(name.clone(), delivery.epoch());
-        in_hand.hold(uniqueness);
+        in_hand.sealings.hold(uniqueness);
         Ok(Seen::New(Mark { repeats: self.clone(), name, uniqueness, kind: Kind::Message }))
     }
 
@@ -149,7 +125,7 @@ impl Drop for Mark {
             Kind::Part => drop(in_hand.epochs.remove(&self.name)),
             Kind::Message => {
                 in_hand.epochs.remove(&self.name);
-                in_hand.let_go(self.uniqueness);
+                in_hand.sealings.let_go(self.uniqueness);
             }
         }
     }

@@ -1,12 +1,11 @@
 //! A message in a receiver's hand: what holds it, and how it is settled.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use cipher_client::crypto::{Opened, Sender};
-use cipher_client::dedupe::{DedupeWindow, MessageKey};
+use cipher_client::dedupe::{DedupeWindow, MessageKey, SealingsInHand};
 use cipher_client::{Error, ErrorKind, RawDelivery};
 use tokio::sync::Mutex;
 
@@ -49,7 +48,7 @@ impl Lease {
         if let Some(mark) = &lease.mark {
             let mut in_hand = mark.dedupe.in_hand();
             in_hand.leases.insert((mark.id.clone(), mark.sender), Arc::downgrade(&lease));
-            in_hand.hold(mark.uniqueness);
+            in_hand.sealings.hold(mark.uniqueness);
         }
         lease
     }
@@ -163,7 +162,7 @@ impl Lease {
                 return;
             }
             in_hand.leases.remove(&(mark.id.clone(), mark.sender));
-            in_hand.let_go(mark.uniqueness);
+            in_hand.sealings.let_go(mark.uniqueness);
         }
     }
 }
@@ -223,32 +222,9 @@ pub(crate) struct Dedupe {
 struct InHand {
     /// By id and sender: the same id from another sender is another message.
     leases: HashMap<(Arc<str>, Sender), Weak<Lease>>,
-    /// How many have a sealing.
-    sealings: HashMap<[u8; 32], usize>,
+    sealings: SealingsInHand,
     /// Messages that came in parts; those are among the others.
     wholes: HashSet<(Arc<str>, Sender)>,
-}
-
-impl InHand {
-    /// Whether this is a copy of what is in hand, made by somebody. A signed message
-    /// is none: its id and its sender tell it, and what has the same sealing
-    /// without its signature must not keep it out.
-    fn has_copy(&self, sender: &Sender, uniqueness: &[u8; 32]) -> bool {
-        !matches!(sender, Sender::Signed(_)) && self.sealings.contains_key(uniqueness)
-    }
-
-    fn hold(&mut self, uniqueness: [u8; 32]) {
-        *self.sealings.entry(uniqueness).or_default() += 1;
-    }
-
-    fn let_go(&mut self, uniqueness: [u8; 32]) {
-        if let Entry::Occupied(mut held) = self.sealings.entry(uniqueness) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
-            }
-        }
-    }
 }
 
 /// What is known of a message that has just come.
@@ -280,7 +256,7 @@ impl Dedupe {
             },
         };
         // The same sealing under another id is a copy that somebody made.
-        let is_copy = self.in_hand().has_copy(&sender, &uniqueness);
+        let is_copy = self.in_hand().sealings.has_copy(&sender, &uniqueness);
         let is_noted = || match (opened.whole_id(), opened.whole_uniqueness()) {
             // It is the whole that is noted.
             (Some(whole), Some(uniqueness)) => self.is_noted(whole, &uniqueness, &sender),
